@@ -1,0 +1,1 @@
+"""The differentiable neural stack, and the string-reversal experiment that goes with it."""

@@ -1,0 +1,53 @@
+"""The errors that stackrev expects to meet, each one line and a hint."""
+
+from __future__ import annotations
+
+
+class StackrevError(Exception):
+    """Base of every expected error: a one-line message and, where there is one, what to do next.
+
+    Args:
+        message: What went wrong, in one line.
+        hint: What the user can do about it, in one line.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(StackrevError):
+    """A configuration has an unknown key, a wrong type or a value out of range."""
+
+
+class VocabularyError(StackrevError):
+    """A text or an id has no place in the vocabulary."""
+
+
+class DataError(StackrevError):
+    """A data file, or a request for data, is malformed."""
+
+
+class CheckpointError(StackrevError):
+    """A checkpoint cannot be found, read, verified or written."""
+
+
+class ModelNotFoundError(CheckpointError):
+    """No model has the name that was asked for."""
+
+
+class HubError(StackrevError):
+    """The Hugging Face Hub refused, failed or could not be reached."""
+
+
+class TrainingError(StackrevError):
+    """A training run cannot start, go on or resume."""
+
+
+class NativeError(StackrevError):
+    """The native kernels were asked for and cannot be used."""
+
+
+class MissingExtraError(StackrevError):
+    """A command needs an optional package that is not installed."""

@@ -1,0 +1,352 @@
+"""The stack-LSTM recurrence (paper section 3.4, Figure 1c) as one pure function, with a hand-written backward.
+
+Glossary, for a batch of B rows, T steps, K layers of H units and a stack of width M that starts N elements high:
+
+    x, inputs       [T, B, 4H]    what the symbols contribute to the first layer: W_x x_t + b, one row gather a step
+    h, c            [K, B, H]     hidden and cell state of each layer
+    r, read         [B, M]        what the stack showed after the previous step
+    z               [B, 4H]       a layer's pre-activations: input, forget, cell and output gate, in torch's order
+    a               [B, 2 + M]    the controls' pre-activations: push, pop and value
+    d, u, v                       push and pop strength and the pushed value
+    L, E, H                       bottoms, tops and height of the stack, as in `stack.py`
+
+One step::
+
+    z   = x_t + [r_{t-1}; h_{t-1}] W_1      first layer; above, with h' the layer below's, b + [h'; h_{t-1}] W_k
+    i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)
+    c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)
+    a   = b_a + h_t W_a                     h_t of the top layer
+    d   = gate(a_0 + noise_0),   u = gate(a_1 + noise_1),   v = tanh(a_2..)
+    r_t, stack = stack_step(stack, v, d, u)
+    gate(a) = clamp((1 + 2e) sigmoid(a) - e, 0, 1)
+
+The read feeds back, so this is sequential. What does not depend on it stays outside: the symbols' contribution is
+gathered before, outputs and logits are matrix products after, and every weight gradient is one matrix product over all
+steps after the backward loop.
+
+Derivatives at ties: of a gate at 0 or 1, zero; of `max(L_i, H - 1)`, to H - 1 unless L_i is greater; of the running
+`min(E, L_t)`, to E unless L_t is smaller.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stackrev.stack import StackState
+
+
+class StackLSTMWeights(NamedTuple):
+    """The weights inside the recurrence.
+
+    Attributes:
+        recurrent: One matrix a layer: [M + H, 4H] for the first, whose rows are [r; h], and [2H, 4H] for those above,
+            whose rows are [h of the layer below; h].
+        biases: One [4H] for every layer above the first, whose own bias is in `inputs`.
+        control: [H, 2 + M], the columns push, pop, value.
+        control_bias: [2 + M].
+    """
+
+    recurrent: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    control: Tensor
+    control_bias: Tensor
+
+
+class StackLSTMState(NamedTuple):
+    """The recurrence between two steps: an immutable value.
+
+    Attributes:
+        hidden: [K, B, H].
+        cell: [K, B, H].
+        read: [B, M].
+        stack: The stack; its elements are those of all earlier steps.
+    """
+
+    hidden: Tensor
+    cell: Tensor
+    read: Tensor
+    stack: StackState
+
+
+class StackLSTMOutput(NamedTuple):
+    """What the recurrence gives out.
+
+    Attributes:
+        hidden: [T, B, H], the top layer after each step; zero where a row has ended.
+        push: [T, B], d; zero where a row has ended. Not differentiable: a gradient reaches it through `hidden` alone.
+        pop: [T, B], u; likewise.
+        state: The state after each row's last step.
+    """
+
+    hidden: Tensor
+    push: Tensor
+    pop: Tensor
+    state: StackLSTMState
+
+
+def stack_lstm(
+    inputs: Tensor,
+    lengths: Tensor,
+    state: StackLSTMState,
+    weights: StackLSTMWeights,
+    *,
+    stretch: float,
+    noise: Tensor | None = None,
+) -> StackLSTMOutput:
+    """Run the stack-LSTM over a batch of sequences of different lengths.
+
+    Args:
+        inputs: [T, B, 4H], what the symbols contribute to the first layer's pre-activations, its bias included.
+        lengths: [B] int64 on the CPU, how many steps each row takes, longest first.
+        state: The state before the first step.
+        weights: The weights inside the recurrence.
+        stretch: e of the stretched gate; 0 is the paper's sigmoid.
+        noise: [T, B, 2], added to the push and pop gates' pre-activations; none if None.
+
+    Returns:
+        The top layer's hidden states, the gates and the final state.
+    """
+    check_arguments(inputs, lengths, state, weights, noise)
+    flat = _StackLSTM.apply(inputs, lengths, stretch, noise, *_flatten(state, weights))  # type: ignore[no-untyped-call]
+    hidden, push, pop, *final = flat
+    return StackLSTMOutput(hidden, push, pop, _state(final))
+
+
+def check_arguments(
+    inputs: Tensor, lengths: Tensor, state: StackLSTMState, weights: StackLSTMWeights, noise: Tensor | None
+) -> None:
+    """Refuse arguments whose shapes do not belong together.
+
+    Raises:
+        ValueError: A shape is wrong, or the rows are not sorted.
+    """
+    steps, batch, _ = inputs.shape
+    layers, _, size = state.hidden.shape
+    width = state.read.shape[1]
+    expected = {
+        "inputs": (inputs, (steps, batch, 4 * size)),
+        "hidden": (state.hidden, (layers, batch, size)),
+        "cell": (state.cell, (layers, batch, size)),
+        "read": (state.read, (batch, width)),
+        "stack values": (state.stack.values, (state.stack.bottoms.shape[0], batch, width)),
+        "control": (weights.control, (size, 2 + width)),
+        "control bias": (weights.control_bias, (2 + width,)),
+        "lengths": (lengths, (batch,)),
+    }
+    if noise is not None:
+        expected["noise"] = (noise, (steps, batch, 2))
+    for layer, matrix in enumerate(weights.recurrent):
+        expected[f"recurrent {layer}"] = (matrix, ((width if layer == 0 else size) + size, 4 * size))
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has the shape {list(tensor.shape)}, not {list(shape)}")
+    if len(weights.recurrent) != layers or len(weights.biases) != layers - 1:
+        raise ValueError(f"{layers} layers need {layers} recurrent matrices and {layers - 1} biases")
+    if batch and (int(lengths.max()) > steps or int(lengths.min()) < 0 or bool((lengths[1:] > lengths[:-1]).any())):
+        raise ValueError("lengths must fall from at most T to at least 0")
+
+
+def _flatten(state: StackLSTMState, weights: StackLSTMWeights) -> tuple[Tensor, ...]:
+    return (
+        *(state.hidden, state.cell, state.read, *state.stack),
+        *(weights.control, weights.control_bias, *weights.recurrent, *weights.biases),
+    )
+
+
+def _state(flat: list[Tensor] | tuple[Tensor, ...]) -> StackLSTMState:
+    hidden, cell, read, values, bottoms, tops, height = flat
+    return StackLSTMState(hidden, cell, read, StackState(values, bottoms, tops, height))
+
+
+def _active(lengths: Tensor, steps: int) -> list[int]:
+    """How many rows are still running at each step: since rows are sorted, they are the first so many."""
+    return (lengths[None, :] > torch.arange(steps)[:, None]).sum(1).tolist()
+
+
+class _StackLSTM(torch.autograd.Function):
+    """The recurrence and its derivative. Inside, batch comes first in the stack, so that a read is one `bmm`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        lengths: Tensor,
+        e: float,
+        noise: Tensor | None,
+        *flat: Tensor,
+    ) -> tuple[Tensor, ...]:
+        layers = flat[0].shape[0]
+        initial = _state(flat[:7])
+        control, control_bias = flat[7:9]
+        recurrent, biases = flat[9 : 9 + layers], flat[9 + layers :]
+        (steps, batch, _), size, width = x.shape, initial.hidden.shape[2], initial.read.shape[1]
+        below = initial.stack.bottoms.shape[0]  # elements on the stack before the first step
+        total = below + steps
+        active = _active(lengths, steps)
+        saving = any(ctx.needs_input_grad)
+
+        # what the loop updates; a row that has ended keeps its state
+        h = list(initial.hidden.clone())
+        c = list(initial.cell.clone())
+        r = initial.read.clone()
+        height = initial.stack.height.clone()
+        heights = height.new_empty(steps, batch)
+        bottoms, tops = height.new_empty(batch, total), height.new_empty(batch, total)
+        bottoms[:, :below], tops[:, :below] = initial.stack.bottoms.T, initial.stack.tops.T
+        values = x.new_zeros(batch, total, width)
+        values[:, :below] = initial.stack.values.transpose(0, 1)
+        # what the loop leaves behind
+        hidden = x.new_zeros(layers, steps, batch, size)
+        squashed = x.new_zeros(steps, batch, 2)  # sigmoid of the gates' pre-activations
+        gates = x.new_zeros(steps, batch, 2)
+        if saving:
+            cells = x.new_zeros(layers, steps, batch, size)
+            activated = x.new_zeros(layers, steps, batch, 4 * size)
+            reads = x.new_zeros(steps, batch, width)
+            alphas = x.new_zeros(batch, steps, total)
+            drained = torch.zeros(steps, batch, total, dtype=torch.bool, device=x.device)
+
+        for t, n in enumerate(active):
+            s = below + t  # this step's place on the stack
+            z = torch.addmm(x[t, :n], torch.cat([r[:n], h[0][:n]], 1), recurrent[0])
+            for k in range(layers):
+                if k:
+                    z = torch.addmm(biases[k - 1], torch.cat([h[k - 1][:n], h[k][:n]], 1), recurrent[k])
+                z_i, z_f, z_g, z_o = z.chunk(4, 1)
+                i, f, g, o = z_i.sigmoid_(), z_f.sigmoid_(), z_g.tanh_(), z_o.sigmoid_()  # in place: z is now activated
+                c[k][:n] = torch.addcmul(f * c[k][:n], i, g)
+                h[k][:n] = o * c[k][:n].tanh()
+                hidden[k, t, :n] = h[k][:n]
+                if saving:
+                    activated[k, t, :n], cells[k, t, :n] = z, c[k][:n]
+
+            a = torch.addmm(control_bias, h[-1][:n], control)
+            before = a[:, :2] if noise is None else a[:, :2] + noise[t, :n]
+            torch.sigmoid(before, out=squashed[t, :n])
+            du = ((1 + 2 * e) * squashed[t, :n] - e).clamp_(0, 1)
+            gates[t, :n] = du
+            torch.tanh(a[:, 2:], out=values[:n, s])
+            d, u = du.to(height.dtype).unbind(1)
+
+            L = (height[:n] - u).clamp_(min=0)
+            if saving:
+                torch.lt(L[:, None], tops[:n, :s], out=drained[t, :n, :s])
+            torch.minimum(tops[:n, :s], L[:, None], out=tops[:n, :s])
+            bottoms[:n, s] = L
+            height[:n] = L + d
+            tops[:n, s] = height[:n]
+            bottoms[n:, s] = tops[n:, s] = height[n:]  # rows that have ended push nothing
+            heights[t] = height
+            floor = torch.maximum(bottoms[:n, : s + 1], height[:n, None] - 1)
+            alpha = (tops[:n, : s + 1] - floor).clamp_(min=0).to(x.dtype)
+            r[:n] = torch.bmm(alpha[:, None], values[:n, : s + 1])[:, 0]
+            if saving:
+                alphas[:n, t, : s + 1], reads[t, :n] = alpha, r[:n]
+
+        if saving:
+            ctx.save_for_backward(
+                *(x, *flat, hidden, cells, activated, squashed, gates, reads, alphas, drained, bottoms, heights, values)
+            )
+            ctx.active, ctx.e, ctx.layers = active, e, layers
+        push, pop = gates.unbind(2)
+        ctx.mark_non_differentiable(push, pop)
+        ctx.set_materialize_grads(False)
+        final = (torch.stack(h), torch.stack(c), r, values.transpose(0, 1), bottoms.T, tops.T, height)
+        return (hidden[-1], push, pop, *final)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        x, *rest = ctx.saved_tensors
+        *flat, hidden, cells, activated, squashed, gates, reads, alphas, drained, bottoms, heights, values = rest
+        layers, e = ctx.layers, ctx.e
+        initial = _state(flat[:7])
+        control, recurrent = flat[7], flat[9 : 9 + layers]
+        (steps, batch, _), width = x.shape, initial.read.shape[1]
+        below = initial.stack.bottoms.shape[0]
+        g_hidden, _, _, g_h_end, g_c_end, g_r_end, g_values, g_bottoms, g_tops, g_height = grads
+
+        def carried(gradient: Tensor | None, like: Tensor) -> Tensor:
+            return torch.zeros_like(like) if gradient is None else gradient.clone()
+
+        # gradients of the state after step t, while t falls
+        gh = list(carried(g_h_end, initial.hidden))
+        gc = list(carried(g_c_end, initial.cell))
+        gr = carried(g_r_end, initial.read)
+        gH = carried(g_height, initial.stack.height)
+        gL = torch.zeros_like(bottoms) if g_bottoms is None else g_bottoms.T.clone()
+        gE = torch.zeros_like(bottoms) if g_tops is None else g_tops.T.clone()
+        # gradients of each step's pre-activations and read
+        gz = torch.zeros_like(activated)
+        ga = x.new_zeros(steps, batch, 2 + width)
+        gR = x.new_zeros(batch, steps, width)
+
+        for t in reversed(range(steps)):
+            n, s = ctx.active[t], below + t
+            L, H = bottoms[:n, : s + 1], heights[t, :n]
+            # the read
+            gR[:n, t] = gr[:n]
+            alpha = alphas[:n, t, : s + 1]
+            g_alpha = torch.bmm(values[:n, : s + 1], gr[:n, :, None])[..., 0].masked_fill_(alpha <= 0, 0).to(gH.dtype)
+            inside = (L > H[:, None] - 1).to(gH.dtype)  # elements whose floor is their own bottom
+            gE[:n, : s + 1] += g_alpha
+            gL[:n, : s + 1] -= g_alpha * inside
+            gH[:n] -= (g_alpha * (1 - inside)).sum(1)
+            # the push, the pop
+            gd = gH[:n] + gE[:n, s]
+            cut = drained[t, :n, :s]
+            gl = gd + gL[:n, s] + (gE[:n, :s] * cut).sum(1)
+            gE[:n, :s].masked_fill_(cut, 0)
+            gH[:n] = gl * (L[:, s] > 0)
+            gv = torch.bmm(alphas[:n, None, t:, s], gR[:n, t:])[:, 0]
+            if g_values is not None:
+                gv += g_values[s, :n]
+            # the controls
+            squash, gate, v = squashed[t, :n], gates[t, :n], values[:n, s]
+            slope = (1 + 2 * e) * squash * (1 - squash) * ((gate > 0) & (gate < 1))
+            ga[t, :n, :2] = torch.stack([gd, -gH[:n]], 1).to(x.dtype) * slope
+            ga[t, :n, 2:] = gv * (1 - v * v)
+            # the cells, from the top down
+            above = torch.addmm(gh[-1][:n], ga[t, :n], control.T)
+            if g_hidden is not None:
+                above += g_hidden[t, :n]
+            for k in reversed(range(layers)):
+                i, f, g, o = activated[k, t, :n].chunk(4, 1)
+                last = cells[k, t - 1, :n] if t else initial.cell[k, :n]
+                squash = cells[k, t, :n].tanh()
+                into_c = gc[k][:n] + above * o * (1 - squash * squash)
+                gi, gf = into_c * g * i * (1 - i), into_c * last * f * (1 - f)
+                gg, go = into_c * i * (1 - g * g), above * squash * o * (1 - o)
+                torch.cat([gi, gf, gg, go], 1, out=gz[k, t, :n])
+                gc[k][:n] = into_c * f
+                into = gz[k, t, :n] @ recurrent[k].T
+                split = into.shape[1] - gh[k].shape[1]
+                gh[k][:n] = into[:, split:]
+                if k:
+                    above = into[:, :split] + gh[k - 1][:n]
+                else:
+                    gr[:n] = into[:, :split]
+
+        def before(states: Tensor, first: Tensor) -> Tensor:
+            """Each step's predecessor, [T, B, ...]."""
+            return torch.cat([first[None], states[:-1]])[:steps]
+
+        g_recurrent = []
+        for k in range(layers):
+            feed = before(reads, initial.read) if k == 0 else hidden[k - 1]
+            source = torch.cat([feed, before(hidden[k], initial.hidden[k])], 2)
+            g_recurrent.append(source.flatten(0, 1).T @ gz[k].flatten(0, 1))
+        g_biases = [gz[k].sum((0, 1)) for k in range(1, layers)]
+        g_control = hidden[-1].flatten(0, 1).T @ ga.flatten(0, 1)
+        g_initial_values = torch.bmm(alphas[:, :, :below].transpose(1, 2), gR).transpose(0, 1)
+        if g_values is not None:
+            g_initial_values = g_initial_values + g_values[:below]
+        g_stack = (g_initial_values, gL[:, :below].T, gE[:, :below].T, gH)
+        return (
+            *(gz[0], None, None, ga[..., :2]),
+            *(torch.stack(gh), torch.stack(gc), gr, *g_stack),
+            *(g_control, ga.sum((0, 1)), *g_recurrent, *g_biases),
+        )
