@@ -117,13 +117,17 @@ class TrainingConfig:
 
     A *check* scores the held-out sets every `check_every` batches. A run is *solved* at its first check with coarse
     accuracy 1 on validation and test; it ends `settle_batches` later (never, if None), or after `batches`.
-    `recurrent_l1` penalises the absolute recurrent weights from the moment a run is solved.
+    `recurrent_l1` penalises the absolute recurrent weights from the moment a run is solved. With `curriculum_start`,
+    strings are at most that long at first, and one symbol longer after every batch whose loss is below
+    `curriculum_loss`.
     """
 
     seed: int = 0
     batches: int = 1000
     batch_size: int = 50
     mixed_lengths: bool = True
+    curriculum_start: int | None = None
+    curriculum_loss: float = 0.3
     optimizer: Optimizer = "adam"
     learning_rate: float = 8e-3
     weight_decay: float = 0.0
@@ -140,6 +144,11 @@ class TrainingConfig:
         _require(0 <= self.seed < 2**63, "seed must be between 0 and 2**63 - 1")
         _require(1 <= self.batches <= 10**9, "batches must be between 1 and 1,000,000,000")
         _require(1 <= self.batch_size <= 100_000, "batch_size must be between 1 and 100,000")
+        _require(
+            self.curriculum_start is None or 1 <= self.curriculum_start <= 10**9,
+            "curriculum_start must be null or between 1 and 1,000,000,000",
+        )
+        _require(0.0 < self.curriculum_loss <= 100.0, "curriculum_loss must be above 0 and at most 100")
         _require(0.0 < self.learning_rate <= 100.0, "learning_rate must be above 0 and at most 100")
         _require(0.0 <= self.weight_decay <= 100.0, "weight_decay must be between 0 and 100")
         _require(0.0 <= self.momentum < 1.0, "momentum must be at least 0 and below 1")

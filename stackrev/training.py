@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from stackrev.config import Config, TrainingConfig, to_dict
+from stackrev.config import Config, LengthRange, TrainingConfig, to_dict
 from stackrev.data import Batch, held_out, sample_batch
 from stackrev.errors import TrainingError
 from stackrev.models import Reverser, build, pack_targets
@@ -97,6 +97,7 @@ class Progress:
         loss_sum: Sum of the losses since the last check.
         loss_count: How many they are.
         solved_batch: The first check at which everything held out was right, if one was.
+        longest: The longest string that the curriculum allows; None without one.
         settled_from: The check since which everything has stayed right, if it has.
         history: The checks so far.
     """
@@ -105,6 +106,7 @@ class Progress:
     seconds: float = 0.0
     loss_sum: float = 0.0
     loss_count: int = 0
+    longest: int | None = None
     solved_batch: int | None = None
     settled_from: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -132,7 +134,7 @@ class Trainer:
         )
         self.model: Reverser[Any] = build(config.model, weights).to(self.device)
         self.optimizer = make_optimizer(config.training, self.model)
-        self.progress = Progress()
+        self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
         self._held_out = held_out(config.data)
         self._excluded = self._held_out.keys
@@ -257,12 +259,16 @@ class Trainer:
         progress.batch += 1
         progress.loss_sum += measured
         progress.loss_count += 1
+        if progress.longest is not None and measured < training.curriculum_loss:
+            progress.longest = min(progress.longest + 1, self.config.data.lengths.maximum)
         return BatchEvent(progress.batch, measured, gradient_norm)
 
     def _draw(self) -> Batch:
-        training = self.config.training
+        training, lengths, longest = self.config.training, self.config.data.lengths, self.progress.longest
+        if longest is not None:
+            lengths = LengthRange(minimum=min(lengths.minimum, longest), maximum=min(lengths.maximum, longest))
         return sample_batch(
-            self.config.data.lengths,
+            lengths,
             training.batch_size,
             self._generators["batches"],
             mixed_lengths=training.mixed_lengths,
