@@ -184,12 +184,18 @@ class Config:
             case "lstm":
                 return cls(
                     model=ModelConfig(kind="lstm", hidden_size=256, layers=2),
-                    training=TrainingConfig(batches=20_000, learning_rate=1e-3, schedule="cosine", check_every=500),
+                    training=TrainingConfig(
+                        batches=12_000,
+                        curriculum_start=4,
+                        learning_rate=2e-3,
+                        schedule="cosine",
+                        check_every=200,
+                    ),
                 )
             case "rnn":
                 return cls(
-                    model=ModelConfig(kind="rnn", hidden_size=256, layers=4),
-                    training=TrainingConfig(batches=20_000, learning_rate=1e-4, schedule="cosine", check_every=500),
+                    model=ModelConfig(kind="rnn", hidden_size=512),
+                    training=TrainingConfig(batches=20_000, learning_rate=1e-3, schedule="cosine", check_every=200),
                 )
             case _:
                 raise ConfigError(f"there is no model {kind!r}", hint=f"the models are {', '.join(KINDS)}")

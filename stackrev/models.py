@@ -316,11 +316,17 @@ def _initialise_linear(layer: nn.Linear, generator: torch.Generator | None, *, x
 
 @torch.no_grad()
 def _initialise_baseline(model: RNNReverser | LSTMReverser, generator: torch.Generator | None) -> None:
-    """Torch's own initial values, and for "tuned" orthogonal recurrent matrices and forget gates biased open."""
+    """Torch's own initial values, or "tuned" ones.
+
+    Tuned, recurrent matrices are orthogonal and an LSTM's forget gates are biased open. An Elman network's symbols come
+    in small, so that its units start out nearly linear, and the decoder's recurrent matrices are the transposes of the
+    encoder's: what the one has rotated away the other rotates back.
+    """
     config = model.config
     bound = 1 / math.sqrt(config.hidden_size)
     tuned = config.initialisation == "tuned"
-    model.embedding.weight.normal_(0, 1, generator=generator)
+    linear = tuned and isinstance(model, RNNReverser)
+    model.embedding.weight.normal_(0, 0.1 if linear else 1, generator=generator)
     for network in (model.encoder, model.decoder):
         for parameter in network.parameters():
             parameter.uniform_(-bound, bound, generator=generator)
@@ -331,5 +337,12 @@ def _initialise_baseline(model: RNNReverser | LSTMReverser, generator: torch.Gen
             if isinstance(network, nn.LSTM):
                 for layer in range(config.layers):
                     getattr(network, f"bias_ih_l{layer}")[config.hidden_size : 2 * config.hidden_size] = 1.0
+    if linear:
+        for encoding, decoding in zip(_recurrent(model.encoder), _recurrent(model.decoder), strict=True):
+            decoding.copy_(encoding.T)
+        for layer in range(config.layers):
+            for network in (model.encoder, model.decoder):
+                for name in (f"bias_ih_l{layer}", f"bias_hh_l{layer}"):
+                    getattr(network, name).zero_()
     _initialise_linear(model.output, generator, xavier=tuned)
     _initialise_linear(model.logits, generator, xavier=False)
