@@ -1,0 +1,17 @@
+"""What every test shares: one thread, so that small tensors are quick on a busy machine, and the same examples each run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("stackrev", derandomize=True, deadline=None, database=None)
+settings.load_profile("stackrev")
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A generator of the test's own, always in the same state at first."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,114 @@
+"""What the fast code is held against: the paper's equations and the recurrence, as literally as torch can write them.
+
+Slow and obviously right: one tensor operation for each operation of the formulas, differentiated by autograd. Nothing
+outside the tests and the benchmarks may import this.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights
+from stackrev.stack import StackState
+
+
+def paper_stack(values: Tensor, push: Tensor, pop: Tensor) -> Tensor:
+    """The reads [T, B, M] of Grefenstette et al. 2015, Eq. 1-3, for values [T, B, M], push and pop [T, B]."""
+    return paper_stack_with_strengths(values, push, pop)[0]
+
+
+def paper_stack_with_strengths(values: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The reads [T, B, M], and after each step t the strengths s_t of the t elements pushed so far, [t, B].
+
+    Eq. 1: V_t    = [V_{t-1}; v_t]
+    Eq. 2: s_t[i] = max(0, s_{t-1}[i] - max(0, u_t - sum_{j=i+1}^{t-1} s_{t-1}[j])) for i < t, and s_t[t] = d_t
+    Eq. 3: r_t    = sum_i min(s_t[i], max(0, 1 - sum_{j=i+1}^{t} s_t[j])) V_t[i]
+    """
+    reads, history = [], []
+    s = push[:0]
+    for t in range(len(values)):
+        V = values[: t + 1]
+        s = torch.cat([max_0(s - max_0(pop[t] - sum_above(s))), push[t : t + 1]])
+        weights = minimum(s, max_0(1 - sum_above(s)))  # [t + 1, B]
+        reads.append((weights[..., None] * V).sum(0))
+        history.append(s)
+    return torch.stack(reads) if reads else values, history
+
+
+def sum_above(s: Tensor) -> Tensor:
+    """Of every i, the sum of s[j] over all j > i."""
+    return torch.ones(len(s), len(s), dtype=s.dtype, device=s.device).triu(1) @ s
+
+
+def max_0(x: Tensor) -> Tensor:
+    """max(0, x); at a tie its derivative is that of the left argument (the paper's footnote 1), so 0."""
+    return x.relu()
+
+
+def minimum(left: Tensor, right: Tensor) -> Tensor:
+    """min(left, right); at a tie its derivative is that of the left argument."""
+    return torch.where(left <= right, left, right)
+
+
+def literal_stack_lstm(
+    inputs: Tensor,
+    lengths: Tensor,
+    state: StackLSTMState,
+    weights: StackLSTMWeights,
+    *,
+    stretch: float,
+    noise: Tensor | None = None,
+) -> StackLSTMOutput:
+    """`stackrev.recurrence.stack_lstm`, one graph node an operation.
+
+    The derivatives at ties are those that the module states. A row that has ended pushes an element of no strength at
+    its height and changes in nothing else.
+    """
+    h, c, r = list(state.hidden), list(state.cell), state.read
+    values, bottoms, tops, height = state.stack
+    hidden, pushes, pops = [], [], []
+    for t in range(len(inputs)):
+        running = lengths > t  # [B]
+        rows = running[:, None]
+        below, new_h, new_c = r, [], []
+        for layer, matrix in enumerate(weights.recurrent):
+            start = inputs[t] if layer == 0 else weights.biases[layer - 1]
+            z = start + torch.cat([below, h[layer]], 1) @ matrix
+            i, f, g, o = z.chunk(4, 1)
+            cell = f.sigmoid() * c[layer] + i.sigmoid() * g.tanh()
+            below = o.sigmoid() * cell.tanh()
+            new_h.append(below)
+            new_c.append(cell)
+        a = below @ weights.control + weights.control_bias
+        before = a[:, :2] if noise is None else a[:, :2] + noise[t]
+        d, u = gate(before, stretch).to(height.dtype).unbind(1)
+        v = a[:, 2:].tanh()
+
+        L = max_0(height - u)
+        H = L + d
+        new_values = torch.cat([values, v[None]])
+        new_bottoms = torch.cat([bottoms, L[None]])
+        new_tops = torch.cat([torch.where(L < tops, L, tops), H[None]])
+        floor = torch.where(new_bottoms > H - 1, new_bottoms, H - 1)
+        alpha = max_0(new_tops - floor).to(v.dtype)
+        new_r = (alpha[..., None] * new_values).sum(0)
+
+        h = [torch.where(rows, new, old) for new, old in zip(new_h, h, strict=True)]
+        c = [torch.where(rows, new, old) for new, old in zip(new_c, c, strict=True)]
+        r = torch.where(rows, new_r, r)
+        values = torch.cat([values, torch.where(rows, v, 0 * v)[None]])
+        bottoms = torch.where(running, new_bottoms, torch.cat([bottoms, height[None]]))
+        tops = torch.where(running, new_tops, torch.cat([tops, height[None]]))
+        height = torch.where(running, H, height)
+        hidden.append(torch.where(rows, below, 0 * below))
+        pushes.append(torch.where(running, d, 0 * d).to(v.dtype).detach())
+        pops.append(torch.where(running, u, 0 * u).to(v.dtype).detach())
+    final = StackLSTMState(torch.stack(h), torch.stack(c), r, StackState(values, bottoms, tops, height))
+    return StackLSTMOutput(torch.stack(hidden), torch.stack(pushes), torch.stack(pops), final)
+
+
+def gate(a: Tensor, stretch: float) -> Tensor:
+    """clamp((1 + 2e) sigmoid(a) - e, 0, 1), with derivative 0 where it is 0 or 1."""
+    stretched = (1 + 2 * stretch) * a.sigmoid() - stretch
+    return torch.where(stretched <= 0, 0 * a, torch.where(stretched >= 1, 0 * a + 1, stretched))
