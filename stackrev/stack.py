@@ -14,9 +14,10 @@ top unit of height. With B rows in a batch, T steps, N elements on the stack bef
 Heights are kept in float64 (float32 where the device has no other): at a height of 10^6, float32 has lost the
 fractions that the gates deal in.
 
-`max` and `min` meet ties at saturated gates. The paper (footnote 1) gives a tie's derivative to the left argument;
-here a kept element at exactly zero strength has derivative 0 (`relu`), and the running minimum and maximum give a tie
-to one of the tied arguments, so derivatives are comparable between implementations only away from ties.
+`max` and `min` meet ties at saturated gates. The paper (footnote 1) gives a tie's derivative to the left argument. So
+does `max(0, x)` here: it is `relu`, whose derivative at 0 is 0, and an element of exactly zero strength passes none on.
+The running minimum and maximum give a tie to one of the tied arguments or divide it between them. So derivatives are
+comparable between implementations only away from ties.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class StackState(NamedTuple):
     @property
     def strengths(self) -> Tensor:
         """What is left of each element, [N, B]; s in the paper's Eq. 1-2."""
-        return (self.tops - self.bottoms).clamp(min=0)
+        return (self.tops - self.bottoms).relu()
 
     @classmethod
     def empty(cls, batch: int, width: int, *, like: Tensor) -> StackState:
@@ -97,7 +98,7 @@ def neural_stack(
     gain = torch.cumsum(d - u, dim=0)
     H = gain + torch.maximum(state.height, torch.cummax(d - gain, dim=0).values)  # [T, B]
     before = torch.cat([state.height[None], H[:-1]])
-    L = (before - u).clamp(min=0)
+    L = (before - u).relu()
     H = L + d
 
     V = torch.cat([state.values, values])  # [N + T, B, M]
@@ -109,7 +110,7 @@ def neural_stack(
         (element < step)[..., None], L[:, None], torch.inf
     )  # [T, N + T, B], the level each step drains to
     E = torch.minimum(uncut, torch.cummin(cuts, dim=0).values)
-    alpha = (E - torch.maximum(bottoms, (H - 1)[:, None])).clamp(min=0)
+    alpha = (E - torch.maximum(bottoms, (H - 1)[:, None])).relu()
     alpha = alpha.masked_fill((element > step)[..., None], 0)
     reads = torch.einsum("tnb,nbm->tbm", alpha.to(values.dtype), V)
     return reads, StackState(V, bottoms, E[-1], H[-1])
@@ -127,12 +128,12 @@ def stack_step(state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> t
     Returns:
         The read [B, M], and the stack after the step.
     """
-    L = (state.height - pop.to(state.height.dtype)).clamp(min=0)
+    L = (state.height - pop.to(state.height.dtype)).relu()
     H = L + push.to(state.height.dtype)
     bottoms = torch.cat([state.bottoms, L[None]])
     tops = torch.cat([torch.minimum(state.tops, L), H[None]])
     V = torch.cat([state.values, value[None]])
-    alpha = (tops - torch.maximum(bottoms, H - 1)).clamp(min=0)  # [N + 1, B]
+    alpha = (tops - torch.maximum(bottoms, H - 1)).relu()  # [N + 1, B]
     read = torch.einsum("nb,nbm->bm", alpha.to(value.dtype), V)
     return read, StackState(V, bottoms, tops, H)
 

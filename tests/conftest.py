@@ -1,4 +1,4 @@
-"""What every test shares: one thread, so that small tensors are quick on a busy machine, and the same examples each run."""
+"""What every test shares: one thread, which is quickest for small tensors, and the same examples each run."""
 
 from __future__ import annotations
 

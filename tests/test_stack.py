@@ -179,6 +179,19 @@ def test_a_step_gives_the_gradients_of_the_whole(steps: int, generator: torch.Ge
         torch.testing.assert_close(ours, whole, rtol=0, atol=1e-10)
 
 
+def test_max_0_has_no_derivative_at_a_tie() -> None:
+    def gradients(step: bool) -> tuple[Tensor, Tensor]:
+        push, pop = (torch.zeros(1, 1, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        value = torch.ones(1, 1, 1, dtype=torch.float64)
+        empty = StackState.empty(1, 1, like=value)
+        read, state = stack_step(empty, value[0], push[0], pop[0]) if step else neural_stack(value, push, pop)
+        loss = read.sum() + state.strengths.sum() + state.bottoms.sum()
+        return torch.autograd.grad(loss, (push, pop))
+
+    for step in (False, True):
+        assert [each.item() for each in gradients(step)] == [0.0, 0.0]
+
+
 strength = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
 sequence = st.lists(st.tuples(strength, strength), min_size=1, max_size=12)
 
