@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from stackrev.native import ops
 from stackrev.stack import StackState
 
 
@@ -109,19 +110,38 @@ def stack_lstm(
     Returns:
         The top layer's hidden states, the gates and the final state.
     """
-    check_arguments(inputs, lengths, state, weights, noise)
+    check_shapes(inputs, lengths, state, weights, noise)
+    flat = _flatten(state, weights)
+    if ops.usable((inputs, *flat[:4], *flat[7:], *(() if noise is None else (noise,))), state.stack[1:]):
+        hidden, push, pop, *final = ops.recurrence(inputs, lengths, noise, stretch, flat)
+        return StackLSTMOutput(hidden, push, pop, _state(final))
+    return stack_lstm_torch(inputs, lengths, state, weights, stretch=stretch, noise=noise)
+
+
+def stack_lstm_torch(
+    inputs: Tensor,
+    lengths: Tensor,
+    state: StackLSTMState,
+    weights: StackLSTMWeights,
+    *,
+    stretch: float,
+    noise: Tensor | None = None,
+) -> StackLSTMOutput:
+    """`stack_lstm` in plain torch, on any device: what runs where the compiled kernels are not."""
+    check_shapes(inputs, lengths, state, weights, noise)
+    check_lengths(lengths, inputs.shape[0])
     flat = _StackLSTM.apply(inputs, lengths, stretch, noise, *_flatten(state, weights))  # type: ignore[no-untyped-call]
     hidden, push, pop, *final = flat
     return StackLSTMOutput(hidden, push, pop, _state(final))
 
 
-def check_arguments(
+def check_shapes(
     inputs: Tensor, lengths: Tensor, state: StackLSTMState, weights: StackLSTMWeights, noise: Tensor | None
 ) -> None:
     """Refuse arguments whose shapes do not belong together.
 
     Raises:
-        ValueError: A shape is wrong, or the rows are not sorted.
+        ValueError: A shape is wrong.
     """
     steps, batch, _ = inputs.shape
     layers, _, size = state.hidden.shape
@@ -132,6 +152,9 @@ def check_arguments(
         "cell": (state.cell, (layers, batch, size)),
         "read": (state.read, (batch, width)),
         "stack values": (state.stack.values, (state.stack.bottoms.shape[0], batch, width)),
+        "stack tops": (state.stack.tops, (state.stack.bottoms.shape[0], batch)),
+        "stack bottoms": (state.stack.bottoms, (state.stack.bottoms.shape[0], batch)),
+        "stack height": (state.stack.height, (batch,)),
         "control": (weights.control, (size, 2 + width)),
         "control bias": (weights.control_bias, (2 + width,)),
         "lengths": (lengths, (batch,)),
@@ -140,12 +163,23 @@ def check_arguments(
         expected["noise"] = (noise, (steps, batch, 2))
     for layer, matrix in enumerate(weights.recurrent):
         expected[f"recurrent {layer}"] = (matrix, ((width if layer == 0 else size) + size, 4 * size))
+    for layer, bias in enumerate(weights.biases, start=1):
+        expected[f"bias {layer}"] = (bias, (4 * size,))
     for name, (tensor, shape) in expected.items():
         if tuple(tensor.shape) != shape:
             raise ValueError(f"{name} has the shape {list(tensor.shape)}, not {list(shape)}")
     if len(weights.recurrent) != layers or len(weights.biases) != layers - 1:
         raise ValueError(f"{layers} layers need {layers} recurrent matrices and {layers - 1} biases")
-    if batch and (int(lengths.max()) > steps or int(lengths.min()) < 0 or bool((lengths[1:] > lengths[:-1]).any())):
+
+
+def check_lengths(lengths: Tensor, steps: int) -> None:
+    """Refuse lengths that are out of range or not sorted.
+
+    Raises:
+        ValueError: They are.
+    """
+    counts = lengths.tolist()
+    if counts != sorted(counts, reverse=True) or (counts and not 0 <= counts[-1] <= counts[0] <= steps):
         raise ValueError("lengths must fall from at most T to at least 0")
 
 

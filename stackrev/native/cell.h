@@ -1,0 +1,165 @@
+// The controller's arithmetic: LSTM cells and the controls of the stack, and their derivatives.
+//
+//     H, M               width of the hidden state and of the stack's values; `hidden` and `width`, and padded with
+//                        zeros to whole vectors `ph` and `pm`
+//     source             [pm + ph] or [ph + ph], a layer's input: the read or the hidden state of the layer below, then
+//                        its own hidden state
+//     z                  [4 ph], a layer's pre-activations: input, forget, cell and output gate
+//     a                  the controls' pre-activations: push, pop, value [pm]
+//
+// Padding stays zero through a step and back: a cell with z = 0 and c = 0 gives h = 0 and passes no gradient.
+#pragma once
+
+#include <vector>
+
+#include "matmul.h"
+
+namespace stackrev {
+
+struct Sizes {
+    long hidden, width, layers;
+};
+
+// The weights as the caller has them: row-major, recurrent[k] [M + H or 2H, 4H], control [H, 2 + M].
+template <typename S>
+struct RawWeights {
+    std::vector<const S*> recurrent;
+    std::vector<const S*> biases;  // of the layers above the first
+    const S* control;
+    const S* control_bias;
+};
+
+// Copies `parts` runs of `size` numbers, `from_stride` apart, to runs `to_stride` apart.
+template <typename S>
+inline void copy_parts(S* to, long to_stride, const S* from, long from_stride, long parts, long size) {
+    if (to_stride == size && from_stride == size) return copy<S>(to, from, parts * size);
+    for (long i = 0; i < parts; ++i) copy<S>(to + i * to_stride, from + i * from_stride, size);
+}
+
+// Where a run of padded parts starts, given the parts without padding: there, if none is needed, or in `scratch`.
+template <typename S>
+inline const S* pad_parts(const S* from, S* scratch, long parts, long size, long padded_size) {
+    if (size == padded_size) return from;
+    copy_parts<S>(scratch, padded_size, from, size, parts, size);
+    return scratch;
+}
+
+// The weights packed for the products of the forward or the backward pass.
+template <typename S>
+struct Weights {
+    Sizes sizes;
+    long ph, pm;
+    std::vector<Packed<S>> recurrent;  // forward: [source, 4 ph], backward: its transpose
+    std::vector<Buffer<S>> biases;     // [4 ph], of the layers above the first
+    Packed<S> value;                   // forward: [ph, pm], backward: its transpose
+    Buffer<S> value_bias, push, pop;   // [pm], [ph], [ph]
+    S push_bias, pop_bias;
+
+    long below(long layer) const { return layer == 0 ? pm : ph; }
+    long source(long layer) const { return below(layer) + ph; }
+
+    Weights(Sizes s, const RawWeights<S>& raw, bool backward)
+        : sizes(s), ph(padded<S>(s.hidden)), pm(padded<S>(s.width)), value_bias(pm), push(ph), pop(ph) {
+        for (long k = 0; k < s.layers; ++k) {
+            recurrent.push_back(pack_recurrent(raw.recurrent[k], k, backward));
+            if (k == 0) continue;
+            biases.emplace_back(4 * ph);
+            copy_parts<S>(biases.back().data(), ph, raw.biases[k - 1], s.hidden, 4, s.hidden);
+        }
+        value = backward ? Packed<S>(pm, ph) : Packed<S>(ph, pm);
+        for (long j = 0; j < s.hidden; ++j) {
+            const S* const row = raw.control + j * (2 + s.width);
+            push[j] = row[0];
+            pop[j] = row[1];
+            for (long m = 0; m < s.width; ++m) backward ? value.set(m, j, row[2 + m]) : value.set(j, m, row[2 + m]);
+        }
+        push_bias = raw.control_bias[0];
+        pop_bias = raw.control_bias[1];
+        copy<S>(value_bias.data(), raw.control_bias + 2, s.width);
+    }
+
+   private:
+    Packed<S> pack_recurrent(const S* raw, long layer, bool backward) const {
+        const long H = sizes.hidden, first = layer == 0 ? sizes.width : H;
+        Packed<S> packed = backward ? Packed<S>(4 * ph, source(layer)) : Packed<S>(source(layer), 4 * ph);
+        for (long i = 0; i < first + H; ++i) {
+            const long row = i < first ? i : below(layer) + i - first;
+            for (long gate = 0; gate < 4; ++gate) {
+                for (long j = 0; j < H; ++j) {
+                    const long column = gate * ph + j;
+                    const S weight = raw[(i * 4 + gate) * H + j];
+                    backward ? packed.set(column, row, weight) : packed.set(row, column, weight);
+                }
+            }
+        }
+        return packed;
+    }
+};
+
+// i, f, o = sigmoid(z), g = tanh(z), in place of z;   c = f c + i g,   h = o tanh(c)
+template <typename S>
+inline void lstm_cell(S* z, S* c, S* h, long ph) {
+    for (long j = 0; j < ph; j += Lanes<S>::count) {
+        const Vector<S> i = sigmoid<S>(load<S>(z + j));
+        const Vector<S> f = sigmoid<S>(load<S>(z + ph + j));
+        const Vector<S> g = hyperbolic_tangent<S>(load<S>(z + 2 * ph + j));
+        const Vector<S> o = sigmoid<S>(load<S>(z + 3 * ph + j));
+        const Vector<S> next = f * load<S>(c + j) + i * g;
+        store<S>(z + j, i);
+        store<S>(z + ph + j, f);
+        store<S>(z + 2 * ph + j, g);
+        store<S>(z + 3 * ph + j, o);
+        store<S>(c + j, next);
+        store<S>(h + j, o * hyperbolic_tangent<S>(next));
+    }
+}
+
+// From the gradient of h and of c to those of z and of the cell before, which replaces g_c.
+template <typename S>
+inline void lstm_cell_backward(const S* activated, const S* c, const S* c_before, const S* g_h, S* g_c, S* g_z, long ph) {
+    for (long j = 0; j < ph; j += Lanes<S>::count) {
+        const Vector<S> i = load<S>(activated + j), f = load<S>(activated + ph + j);
+        const Vector<S> g = load<S>(activated + 2 * ph + j), o = load<S>(activated + 3 * ph + j);
+        const Vector<S> gh = load<S>(g_h + j);
+        const Vector<S> squashed = hyperbolic_tangent<S>(load<S>(c + j));
+        const Vector<S> gc = load<S>(g_c + j) + gh * o * (1 - squashed * squashed);
+        store<S>(g_z + j, gc * g * i * (1 - i));
+        store<S>(g_z + ph + j, gc * load<S>(c_before + j) * f * (1 - f));
+        store<S>(g_z + 2 * ph + j, gc * i * (1 - g * g));
+        store<S>(g_z + 3 * ph + j, gh * squashed * o * (1 - o));
+        store<S>(g_c + j, gc * f);
+    }
+}
+
+// The gates' pre-activations of one row, push then pop
+template <typename S>
+inline void gate_inputs(const Weights<S>& weights, const S* h, const S* noise, S* to) {
+    to[0] = weights.push_bias + dot<S>(h, weights.push.data(), weights.ph) + (noise ? noise[0] : 0);
+    to[1] = weights.pop_bias + dot<S>(h, weights.pop.data(), weights.ph) + (noise ? noise[1] : 0);
+}
+
+// In place, for `size` numbers whose padding may be written
+template <typename S>
+inline void sigmoid_all(S* x, long size) {
+    for (long i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, sigmoid<S>(load<S>(x + i)));
+}
+
+template <typename S>
+inline void tanh_all(S* x, long size) {
+    for (long i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, hyperbolic_tangent<S>(load<S>(x + i)));
+}
+
+// gate = clamp((1 + 2e) sigmoid - e, 0, 1), given the sigmoid
+template <typename S>
+inline S stretched_gate(S squashed, S e) {
+    const S gate = (1 + 2 * e) * squashed - e;
+    return gate < 0 ? 0 : gate > 1 ? 1 : gate;
+}
+
+// Its derivative by the pre-activation
+template <typename S>
+inline S stretched_gate_slope(S squashed, S gate, S e) {
+    return gate > 0 && gate < 1 ? (1 + 2 * e) * squashed * (1 - squashed) : 0;
+}
+
+}  // namespace stackrev

@@ -1,0 +1,171 @@
+// Vectors of as many numbers as the target's registers hold, and the functions the gates need on them.
+//
+//     Lanes<S>::type     a vector of Lanes<S>::count numbers of type S (float or double)
+//     load, store        between a vector and memory of any alignment
+//     exponential, sigmoid, hyperbolic_tangent, total
+//
+// The width follows the compiler's flags, so one source serves AVX-512, AVX2, SSE2 and NEON.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace stackrev {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kTileRows = 12;  // rows of a matrix product that share a load of weights; what the registers hold
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kTileRows = 6;
+#elif defined(__aarch64__)
+constexpr int kVectorBytes = 16;
+constexpr int kTileRows = 12;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kTileRows = 6;
+#endif
+
+template <typename S>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+    static constexpr int count = kVectorBytes / sizeof(float);
+    typedef float type __attribute__((vector_size(kVectorBytes)));
+    typedef std::uint32_t bits __attribute__((vector_size(kVectorBytes)));
+    static constexpr int mantissa = 23;
+    static constexpr std::uint32_t one = 0x3F800000u;  // the bits of 1
+    static constexpr float shifter = 12582912.0f;      // 1.5 * 2^23: adding it rounds to an integer in the low bits
+    static constexpr float smallest = -87.0f, largest = 88.0f;  // where exp neither underflows nor overflows
+    static constexpr float log2_e = 1.44269504088896341f;
+    static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+    static constexpr int terms = 7;
+};
+
+template <>
+struct Lanes<double> {
+    static constexpr int count = kVectorBytes / sizeof(double);
+    typedef double type __attribute__((vector_size(kVectorBytes)));
+    typedef std::uint64_t bits __attribute__((vector_size(kVectorBytes)));
+    static constexpr int mantissa = 52;
+    static constexpr std::uint64_t one = 0x3FF0000000000000u;
+    static constexpr double shifter = 6755399441055744.0;  // 1.5 * 2^52
+    static constexpr double smallest = -708.0, largest = 709.0;
+    static constexpr double log2_e = 1.4426950408889634074;
+    static constexpr double ln2_high = 6.93147180369123816490e-01, ln2_low = 1.90821492927058770002e-10;
+    static constexpr int terms = 13;
+};
+
+template <typename S>
+using Vector = typename Lanes<S>::type;
+
+// The smallest multiple of the vector's length that holds `size` numbers.
+template <typename S>
+constexpr long padded(long size) {
+    return (size + Lanes<S>::count - 1) / Lanes<S>::count * Lanes<S>::count;
+}
+
+template <typename S>
+inline Vector<S> load(const S* from) {
+    Vector<S> v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+template <typename S>
+inline void store(S* to, Vector<S> v) {
+    std::memcpy(to, &v, sizeof v);
+}
+
+// 1 / k!, the coefficients of exp's Taylor series.
+template <typename S>
+constexpr S reciprocal_factorial(int k) {
+    double product = 1;
+    for (int i = 2; i <= k; ++i) product *= i;
+    return static_cast<S>(1 / product);
+}
+
+// y = n ln 2 + r with |r| <= ln 2 / 2: exp(y) = 2^n exp(r). Gives 2^n and exp(r) - 1, which keeps its accuracy near 0.
+template <typename S>
+inline void split_exponential(Vector<S> y, Vector<S>& power, Vector<S>& minus_one) {
+    using L = Lanes<S>;
+    const Vector<S> low = Vector<S>{} + L::smallest, high = Vector<S>{} + L::largest;
+    y = y < low ? low : y;
+    y = y > high ? high : y;
+    const Vector<S> shifted = y * L::log2_e + L::shifter;
+    const Vector<S> n = shifted - L::shifter;
+    const Vector<S> r = (y - n * L::ln2_high) - n * L::ln2_low;
+    power = (Vector<S>)(((typename L::bits)shifted << L::mantissa) + L::one);
+    Vector<S> p = Vector<S>{} + reciprocal_factorial<S>(L::terms);
+#pragma GCC unroll 16
+    for (int k = L::terms - 1; k >= 2; --k) p = p * r + reciprocal_factorial<S>(k);
+    minus_one = p * (r * r) + r;
+}
+
+// 1 / (1 + exp(-x))
+template <typename S>
+inline Vector<S> sigmoid(Vector<S> x) {
+    Vector<S> power, minus_one;
+    split_exponential<S>(-x, power, minus_one);
+    return 1 / (1 + (power * minus_one + power));
+}
+
+// (exp(2x) - 1) / (exp(2x) + 1)
+template <typename S>
+inline Vector<S> hyperbolic_tangent(Vector<S> x) {
+    const Vector<S> far = Vector<S>{} + 20;  // tanh is 1 to the last bit from there
+    x = x > far ? far : x;
+    x = x < -far ? -far : x;
+    Vector<S> power, minus_one;
+    split_exponential<S>(x + x, power, minus_one);
+    const Vector<S> e = power * minus_one + (power - 1);
+    return e / (e + 2);
+}
+
+// The sum of a vector's numbers.
+template <typename S>
+inline S total(Vector<S> v) {
+    constexpr int count = Lanes<S>::count;
+    S x[count];
+    store<S>(x, v);
+#pragma GCC unroll 8
+    for (int half = count / 2; half > 0; half /= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < half; ++i) x[i] += x[i + half];
+    }
+    return x[0];
+}
+
+// a . b over `size` numbers; with `size` a multiple of the vector's length, the rest is nothing.
+template <typename S>
+inline S dot(const S* a, const S* b, long size) {
+    constexpr long count = Lanes<S>::count;
+    Vector<S> sum{};
+    long i = 0;
+    for (; i + count <= size; i += count) sum += load<S>(a + i) * load<S>(b + i);
+    S rest = total<S>(sum);
+    for (; i < size; ++i) rest += a[i] * b[i];
+    return rest;
+}
+
+// to += factor * from
+template <typename S>
+inline void add_scaled(S* to, S factor, const S* from, long size) {
+    constexpr long count = Lanes<S>::count;
+    long i = 0;
+    for (; i + count <= size; i += count) store<S>(to + i, load<S>(to + i) + factor * load<S>(from + i));
+    for (; i < size; ++i) to[i] += factor * from[i];
+}
+
+template <typename S>
+inline void copy(S* to, const S* from, long size) {
+    std::memcpy(to, from, static_cast<std::size_t>(size) * sizeof(S));
+}
+
+template <typename S>
+inline void clear(S* to, long size) {
+    std::memset(to, 0, static_cast<std::size_t>(size) * sizeof(S));
+}
+
+}  // namespace stackrev

@@ -1,0 +1,89 @@
+"""Finding the compiled library that suits this processor.
+
+One C++ source is compiled when the package is installed, once for each set of instructions: `_avx512`, `_avx2` and
+`_baseline`, which on Arm is NEON. They are plain C libraries, loaded with ctypes, which releases the GIL during calls.
+Where no compiler was, they are not there, and everything works in plain torch.
+
+`STACKREV_NATIVE=0` in the environment turns the kernels off; `avx512`, `avx2` or `baseline` asks for one of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import NamedTuple
+
+VERSION = 1  # of the functions; `stackrev_version` in kernel.cpp
+SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
+REBUILD = "install stackrev again with a C++17 compiler present: pip install --force-reinstall --no-deps stackrev"
+
+
+class Native(NamedTuple):
+    """What was found.
+
+    Attributes:
+        library: The loaded library; None if there is none.
+        instructions: Which set of instructions it uses: one of `SETS`; empty if there is none.
+        missing: Why there is none, or why not the fastest, and what to do about it; empty if all is well.
+    """
+
+    library: ctypes.CDLL | None
+    instructions: str
+    missing: str
+
+
+def find(wanted: str | None) -> Native:
+    """Load the fastest library that is there and that the processor can run.
+
+    Args:
+        wanted: The value of `STACKREV_NATIVE`; None if it is not set.
+    """
+    if wanted == "0":
+        return Native(None, "", "turned off by STACKREV_NATIVE=0; unset it to get the compiled kernels")
+    baseline = _load("baseline")
+    if isinstance(baseline, str):
+        return Native(None, "", baseline)
+    runnable = SETS[: int(baseline.stackrev_processor()) + 1]
+    if wanted in SETS:
+        runnable = tuple(name for name in runnable if name == wanted)
+        if not runnable:
+            return Native(None, "", f"STACKREV_NATIVE={wanted}, but this processor does not have it")
+    missing = ""
+    for name in reversed(runnable):
+        library = baseline if name == "baseline" else _load(name)
+        if not isinstance(library, str):
+            return Native(library, name, missing)
+        missing = missing or library
+    return Native(None, "", missing)
+
+
+def _load(name: str) -> ctypes.CDLL | str:
+    """The library for a set of instructions, or why there is none."""
+    paths = [path for suffix in EXTENSION_SUFFIXES if (path := Path(__file__).with_name(f"_{name}{suffix}")).exists()]
+    if not paths:
+        return f"the {name} kernels were not compiled; {REBUILD}"
+    try:
+        library = ctypes.CDLL(str(paths[0]))
+        version = int(library.stackrev_version())
+    except (OSError, AttributeError) as error:
+        return f"{paths[0].name} does not load ({error}); {REBUILD}"
+    if version != VERSION:
+        return f"{paths[0].name} is of another version of stackrev; {REBUILD}"
+    return library
+
+
+NATIVE = find(os.environ.get("STACKREV_NATIVE"))
+
+
+def available() -> bool:
+    """Whether the compiled kernels are used."""
+    return NATIVE.library is not None
+
+
+def describe() -> str:
+    """One line for people: which kernels are used, or why none are and how to get them."""
+    if NATIVE.library is None:
+        return f"plain torch: {NATIVE.missing}"
+    return f"compiled kernels, {NATIVE.instructions}" + (f": {NATIVE.missing}" if NATIVE.missing else "")

@@ -1,0 +1,138 @@
+// Products of a few rows with a matrix of weights: out[rows, columns] (+)= in[rows, depth] @ weights[depth, columns].
+//
+// The weights are packed once a call into panels of two vectors' columns, each a contiguous [depth, 2 vectors], padded
+// with zeros. A tile of up to kTileRows rows then holds its sums in registers and shares every load of weights.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <new>
+
+#include "lanes.h"
+
+namespace stackrev {
+
+// Memory for `size` numbers, zero at first, that starts on a cache line.
+template <typename S>
+class Buffer {
+   public:
+    Buffer() = default;
+    explicit Buffer(long size)
+        : data_(static_cast<S*>(::operator new(sizeof(S) * static_cast<std::size_t>(size > 0 ? size : 1), kLine))) {
+        clear(data_.get(), size);
+    }
+    S* data() { return data_.get(); }
+    const S* data() const { return data_.get(); }
+    S& operator[](long i) { return data_.get()[i]; }
+    const S& operator[](long i) const { return data_.get()[i]; }
+
+   private:
+    static constexpr std::align_val_t kLine{64};
+    struct Free {
+        void operator()(S* p) const { ::operator delete(p, kLine); }
+    };
+    std::unique_ptr<S, Free> data_;
+};
+
+// A matrix [depth, columns], packed. `columns` is a multiple of the vector's length.
+template <typename S>
+class Packed {
+   public:
+    Packed() = default;
+    Packed(long depth, long columns) : depth_(depth), columns_(columns), data_(depth * columns) {}
+
+    void set(long row, long column, S weight) {
+        const long panel = column / kPanel, width = width_of(panel);
+        data_[panel * kPanel * depth_ + row * width + column % kPanel] = weight;
+    }
+    const S* panel(long index) const { return data_.data() + index * kPanel * depth_; }
+    long panels() const { return (columns_ + kPanel - 1) / kPanel; }
+    long width_of(long panel) const { return columns_ - panel * kPanel < kPanel ? columns_ - panel * kPanel : kPanel; }
+    long depth() const { return depth_; }
+
+    static constexpr long kPanel = 2 * Lanes<S>::count;
+
+   private:
+    long depth_ = 0, columns_ = 0;
+    Buffer<S> data_;
+};
+
+// R rows of a panel of W vectors. Where R is small, U partial sums each hide the latency of the additions.
+template <typename S, int R, int W, int U>
+inline void tile(S* out, long out_stride, const S* in, long in_stride, const S* panel, long depth, bool add) {
+    constexpr int count = Lanes<S>::count;
+    Vector<S> sum[U][R][W];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int w = 0; w < W; ++w) {
+            sum[0][r][w] = add ? load<S>(out + r * out_stride + w * count) : Vector<S>{};
+#pragma GCC unroll 4
+            for (int u = 1; u < U; ++u) sum[u][r][w] = Vector<S>{};
+        }
+    }
+    long k = 0;
+    for (; k + U <= depth; k += U) {
+#pragma GCC unroll 4
+        for (int u = 0; u < U; ++u) {
+            Vector<S> weights[W];
+#pragma GCC unroll 2
+            for (int w = 0; w < W; ++w) weights[w] = load<S>(panel + (k + u) * W * count + w * count);
+#pragma GCC unroll 16
+            for (int r = 0; r < R; ++r) {
+                const S x = in[r * in_stride + k + u];
+#pragma GCC unroll 2
+                for (int w = 0; w < W; ++w) sum[u][r][w] += x * weights[w];
+            }
+        }
+    }
+    for (; k < depth; ++k) {
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+            for (int w = 0; w < W; ++w) {
+                sum[0][r][w] += in[r * in_stride + k] * load<S>(panel + k * W * count + w * count);
+            }
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int w = 0; w < W; ++w) {
+#pragma GCC unroll 4
+            for (int u = 1; u < U; ++u) sum[0][r][w] += sum[u][r][w];
+            store<S>(out + r * out_stride + w * count, sum[0][r][w]);
+        }
+    }
+}
+
+template <typename S, int R, int W>
+void tile_of(int rows, S* out, long out_stride, const S* in, long in_stride, const S* panel, long depth, bool add) {
+    if (rows == R) {
+        tile<S, R, W, (R == 1 ? 4 : R <= 3 ? 2 : 1)>(out, out_stride, in, in_stride, panel, depth, add);
+    } else if constexpr (R > 1) {
+        tile_of<S, R - 1, W>(rows, out, out_stride, in, in_stride, panel, depth, add);
+    }
+}
+
+// out (+)= in @ weights, for `rows` rows in tiles of nearly equal height
+template <typename S>
+void multiply(long rows, S* out, long out_stride, const S* in, long in_stride, const Packed<S>& weights, bool add) {
+    if (rows == 0) return;
+    const long tiles = (rows + kTileRows - 1) / kTileRows;
+    for (long p = 0; p < weights.panels(); ++p) {
+        for (long i = 0; i < tiles; ++i) {
+            const long first = rows * i / tiles, end = rows * (i + 1) / tiles;
+            S* const to = out + first * out_stride + p * Packed<S>::kPanel;
+            const S* const from = in + first * in_stride;
+            const int height = static_cast<int>(end - first);
+            if (weights.width_of(p) == Packed<S>::kPanel) {
+                tile_of<S, kTileRows, 2>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(), add);
+            } else {
+                tile_of<S, kTileRows, 1>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(), add);
+            }
+        }
+    }
+}
+
+}  // namespace stackrev

@@ -1,0 +1,323 @@
+"""The compiled kernels as torch operators: under autograd, `torch.no_grad`, `torch.compile` and `gradcheck`.
+
+What they compute is in `stack.py` and `recurrence.py`, which call this when `usable` says so. Each operator is opaque
+to torch: a forward that returns what its derivative needs beside its results, and a backward that is an operator too.
+Derivatives of derivatives are not there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stackrev.native.library import NATIVE
+
+_KINDS = {torch.float32: "float", torch.float64: "double"}
+_NO_MEMORY, _WRONG_LENGTHS = 1, 2
+
+
+def usable(values: Sequence[Tensor], heights: Sequence[Tensor]) -> bool:
+    """Whether the kernels can take these tensors: on the CPU, not empty, floats of one type and heights in float64."""
+    kind = values[0].dtype
+    return (
+        NATIVE.library is not None
+        and kind in _KINDS
+        and values[0].numel() > 0
+        and all(tensor.dtype == kind and tensor.device.type == "cpu" for tensor in values)
+        and all(tensor.dtype == torch.float64 and tensor.device.type == "cpu" for tensor in heights)
+    )
+
+
+def _call(function: str, kind: torch.dtype, call: ctypes.Structure) -> None:
+    status = getattr(NATIVE.library, f"stackrev_{function}_{_KINDS[kind]}")(ctypes.byref(call))
+    if status == _WRONG_LENGTHS:
+        raise ValueError("lengths must fall from at most T to at least 0")
+    if status == _NO_MEMORY:
+        raise MemoryError("the compiled kernels ran out of memory")
+
+
+def _pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+# --- The stack-LSTM
+
+
+class _RecurrenceCall(ctypes.Structure):
+    """`RecurrenceCall` in recurrence.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("steps", "batch", "hidden", "width", "layers", "initial")),
+        *((name, ctypes.c_int64) for name in ("threads", "saving")),
+        ("stretch", ctypes.c_double),
+        ("lengths", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("inputs", "noise", "hidden0", "cell0", "read0", "tops0", "height0")),
+        *((name, ctypes.c_void_p) for name in ("recurrent", "biases", "control", "control_bias")),
+        *((name, ctypes.c_void_p) for name in ("top_hidden", "push", "pop", "end_hidden", "end_cell", "end_read")),
+        *((name, ctypes.c_void_p) for name in ("values", "bottoms", "tops", "height")),
+        *((name, ctypes.c_void_p) for name in ("below", "squashed", "activated", "cells", "sources")),
+    )
+
+
+class _RecurrenceGradientCall(ctypes.Structure):
+    """`RecurrenceGradientCall` in recurrence.h."""
+
+    _fields_ = (
+        ("forward", _RecurrenceCall),
+        *((name, ctypes.c_void_p) for name in ("g_top_hidden", "g_end_hidden", "g_end_cell", "g_end_read")),
+        *((name, ctypes.c_void_p) for name in ("g_end_values", "g_end_bottoms", "g_end_tops", "g_end_height")),
+        *((name, ctypes.c_void_p) for name in ("g_z", "g_a", "g_hidden0", "g_cell0", "g_read0", "g_values")),
+        *((name, ctypes.c_void_p) for name in ("g_bottoms", "g_tops0", "g_height0")),
+    )
+
+
+def _sizes(inputs: Tensor, hidden0: Tensor, read0: Tensor, bottoms0: Tensor) -> dict[str, int]:
+    steps, batch, _ = inputs.shape
+    layers, _, hidden = hidden0.shape
+    return {
+        **{"steps": steps, "batch": batch, "hidden": hidden, "width": read0.shape[1], "layers": layers},
+        **{"initial": bottoms0.shape[0], "threads": torch.get_num_threads()},
+    }
+
+
+def _recurrence_outputs(
+    inputs: Tensor, hidden0: Tensor, read0: Tensor, bottoms0: Tensor, saving: bool
+) -> tuple[Tensor, ...]:
+    """Unfilled memory for what the operator returns, in its order."""
+    steps, batch, four_hidden = inputs.shape
+    layers, _, hidden = hidden0.shape
+    width, initial = read0.shape[1], bottoms0.shape[0]
+    kept = steps if saving else 0
+    heights = bottoms0.new_empty
+    return (
+        inputs.new_empty(steps, batch, hidden),
+        *(inputs.new_empty(steps, batch), inputs.new_empty(steps, batch)),
+        *(inputs.new_empty(layers, batch, hidden), inputs.new_empty(layers, batch, hidden)),
+        *(inputs.new_empty(batch, width), inputs.new_empty(initial + steps, batch, width)),
+        *(heights(initial + steps, batch), heights(initial + steps, batch), heights(batch)),
+        inputs.new_empty(initial + steps, batch, dtype=torch.int32),
+        inputs.new_empty(kept, batch, 2),
+        inputs.new_empty(layers, kept, batch, four_hidden),
+        inputs.new_empty(layers, kept, batch, hidden),
+        inputs.new_empty(kept, batch, width + hidden),
+        inputs.new_empty(layers - 1, kept, batch, 2 * hidden),
+    )
+
+
+@torch.library.custom_op("stackrev::recurrence", mutates_args=(), device_types="cpu")
+def _recurrence(
+    inputs: Tensor,
+    lengths: Tensor,
+    noise: Tensor | None,
+    stretch: float,
+    saving: bool,
+    hidden0: Tensor,
+    cell0: Tensor,
+    read0: Tensor,
+    values0: Tensor,
+    bottoms0: Tensor,
+    tops0: Tensor,
+    height0: Tensor,
+    control: Tensor,
+    control_bias: Tensor,
+    recurrent: Sequence[Tensor],
+    biases: Sequence[Tensor],
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+]:  # fmt: skip
+    """The hidden states, push, pop, the final state, and what the derivative needs; see `_recurrence_outputs`."""
+    outputs = _recurrence_outputs(inputs, hidden0, read0, bottoms0, saving)
+    initial = bottoms0.shape[0]
+    outputs[6][:initial], outputs[7][:initial] = values0, bottoms0
+    arguments = inputs, lengths, noise, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
+    call, _kept = _recurrence_call(*arguments, recurrent, biases, outputs, saving)
+    _call("recurrence", inputs.dtype, call)
+    return outputs  # type: ignore[return-value]
+
+
+def _recurrence_call(
+    inputs: Tensor,
+    lengths: Tensor,
+    noise: Tensor | None,
+    stretch: float,
+    hidden0: Tensor,
+    cell0: Tensor,
+    read0: Tensor,
+    tops0: Tensor,
+    height0: Tensor,
+    control: Tensor,
+    control_bias: Tensor,
+    recurrent: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    saving: bool,
+) -> tuple[_RecurrenceCall, list[Any]]:
+    """The call's structure, and what must stay alive until it returns."""
+    tensors = [inputs, noise, hidden0, cell0, read0, tops0, height0, control, control_bias]
+    whole = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    lengths = lengths.to(torch.int64).contiguous()
+    recurrent, biases = [weights.contiguous() for weights in recurrent], [bias.contiguous() for bias in biases]
+    lists = _pointers(recurrent), _pointers(biases), _pointers([outputs[14], *outputs[15].unbind()])
+    call = _RecurrenceCall(
+        **_sizes(inputs, hidden0, read0, outputs[7][: tops0.shape[0]]),
+        saving=saving,
+        stretch=stretch,
+        lengths=lengths.data_ptr(),
+    )
+    names = [field[0] for field in _RecurrenceCall._fields_]
+    first = names.index("inputs")
+    for name, tensor in zip(names[first : first + 7], whole[:7], strict=True):
+        setattr(call, name, _pointer(tensor))
+    call.control, call.control_bias = _pointer(whole[7]), _pointer(whole[8])
+    call.recurrent, call.biases, call.sources = (ctypes.addressof(array) for array in lists)
+    first = names.index("top_hidden")
+    for name, tensor in zip(names[first : first + 14], outputs[:14], strict=True):
+        setattr(call, name, tensor.data_ptr())
+    return call, [whole, lengths, recurrent, biases, lists]
+
+
+@_recurrence.register_fake
+def _recurrence_fake(
+    inputs: Tensor, lengths: Tensor, noise: Tensor | None, stretch: float, saving: bool, hidden0: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    _, read0, _, bottoms0, *_ = rest
+    return _recurrence_outputs(inputs, hidden0, read0, bottoms0, saving)
+
+
+@torch.library.custom_op("stackrev::recurrence_backward", mutates_args=(), device_types="cpu")
+def _recurrence_backward(
+    inputs: Tensor,
+    lengths: Tensor,
+    stretch: float,
+    hidden0: Tensor,
+    cell0: Tensor,
+    read0: Tensor,
+    tops0: Tensor,
+    height0: Tensor,
+    control: Tensor,
+    control_bias: Tensor,
+    recurrent: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    g_top_hidden: Tensor | None,
+    g_end_hidden: Tensor | None,
+    g_end_cell: Tensor | None,
+    g_end_read: Tensor | None,
+    g_end_values: Tensor | None,
+    g_end_bottoms: Tensor | None,
+    g_end_tops: Tensor | None,
+    g_end_height: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of z, a and the initial hidden, cell, read, stack values, bottoms, tops and height."""
+    wanted = _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, outputs)
+    arguments = inputs, lengths, None, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
+    forward, _kept = _recurrence_call(*arguments, recurrent, biases, outputs, True)
+    given = [g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_end_values, g_end_bottoms, g_end_tops, g_end_height]
+    given = [None if tensor is None else tensor.contiguous() for tensor in given]
+    call = _RecurrenceGradientCall(forward, *map(_pointer, given), *map(_pointer, wanted))
+    _call("recurrence_backward", inputs.dtype, call)
+    return wanted
+
+
+def _recurrence_gradients(
+    inputs: Tensor,
+    hidden0: Tensor,
+    cell0: Tensor,
+    read0: Tensor,
+    tops0: Tensor,
+    height0: Tensor,
+    outputs: Sequence[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    steps, batch, _ = inputs.shape
+    layers, width = hidden0.shape[0], read0.shape[1]
+    return (
+        inputs.new_empty(layers, *inputs.shape),
+        inputs.new_empty(steps, batch, 2 + width),
+        inputs.new_empty(hidden0.shape),
+        inputs.new_empty(cell0.shape),
+        inputs.new_empty(read0.shape),
+        inputs.new_empty(outputs[6].shape),
+        height0.new_empty(outputs[7].shape),
+        height0.new_empty(tops0.shape),
+        height0.new_empty(height0.shape),
+    )
+
+
+@_recurrence_backward.register_fake
+def _recurrence_backward_fake(
+    inputs: Tensor, lengths: Tensor, stretch: float, hidden0: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    cell0, read0, tops0, height0, _, _, _, _, outputs, *_ = rest
+    return _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, outputs)
+
+
+def _recurrence_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, lengths, _, stretch, _, hidden0, cell0, read0, _, _, tops0, height0, control, control_bias, *lists = inputs
+    recurrent, biases = lists
+    ctx.stretch, ctx.layers = stretch, len(recurrent)
+    fixed = x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias
+    ctx.save_for_backward(*fixed, *recurrent, *biases, *output)
+    ctx.mark_non_differentiable(output[1], output[2], *output[10:])
+    ctx.set_materialize_grads(False)
+
+
+def _recurrence_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias, *rest = ctx.saved_tensors
+    layers = ctx.layers
+    recurrent, biases, outputs = rest[:layers], rest[layers : 2 * layers - 1], rest[2 * layers - 1 :]
+    gz, ga, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, g_tops0, g_height0 = _recurrence_backward(
+        *(x, lengths, ctx.stretch, hidden0, cell0, read0, tops0, height0, control, control_bias),
+        *(recurrent, biases, outputs, grads[0], *grads[3:10]),
+    )
+    initial = tops0.shape[0]
+    sources = [outputs[14], *outputs[15].unbind()]
+    g_recurrent = [source.flatten(0, 1).T @ g.flatten(0, 1) for source, g in zip(sources, gz, strict=True)]
+    flat = ga.flatten(0, 1)
+    return (
+        *(gz[0], None, ga[..., :2], None, None),
+        *(g_hidden0, g_cell0, g_read0, g_values[:initial], g_bottoms[:initial], g_tops0, g_height0),
+        *(outputs[0].flatten(0, 1).T @ flat, flat.sum(0)),
+        *(g_recurrent, [g.sum((0, 1)) for g in gz[1:]]),
+    )
+
+
+_recurrence.register_autograd(_recurrence_gradient, setup_context=_recurrence_setup)
+
+
+def recurrence(
+    inputs: Tensor,
+    lengths: Tensor,
+    noise: Tensor | None,
+    stretch: float,
+    flat: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """The recurrence of `recurrence.py`, on arguments that belong together.
+
+    Args:
+        inputs: [T, B, 4H].
+        lengths: [B].
+        noise: [T, B, 2], or None.
+        stretch: e of the stretched gate.
+        flat: The state (hidden, cell, read, and the stack's values, bottoms, tops and height), then the weights
+            (control, its bias, K recurrent matrices, K - 1 biases).
+
+    Returns:
+        The hidden states, push, pop, and the final state in the same order.
+
+    Raises:
+        ValueError: The lengths are not sorted.
+    """
+    layers = flat[0].shape[0]
+    saving = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, noise, *flat))
+    lists = list(flat[9 : 9 + layers]), list(flat[9 + layers :])
+    outputs: tuple[Tensor, ...] = _recurrence(inputs, lengths, noise, stretch, saving, *flat[:9], *lists)
+    return outputs[:10]

@@ -1,0 +1,135 @@
+// The neural stack as a persistent chain, one row at a time.
+//
+//     s            place of an element: 0..N-1 are those on the stack at the start, N + t is what step t pushed
+//     L, bottoms   [N + T, B]    where each element starts: the height after the pop of its step
+//     H, height                  how high the column stands after a step
+//     E, top                     where what is left of an element ends
+//     below        [N + T, B]    the next element down the chain, -1 at the bottom
+//     d, u                       push and pop strength
+//
+// Step t pops, pushes, reads:
+//
+//     L_s = max(0, H - u),   H' = L_s + d
+//     below[s] = the first element on the chain s-1, below[s-1], ... that starts under L_s
+//     r = sum_i max(0, E_i - max(L_i, H' - 1)) v_i
+//
+// What the pop passes never comes back, so it costs O(1) a step on average; the read stops where it has covered one
+// unit. An element's top is its own push's H, or the L of the element above it on the chain; for an initial element,
+// the lower of its initial top and the lowest L of the new elements, which is that of the last new one on the chain.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "lanes.h"
+
+namespace stackrev {
+
+// What both directions share: one row's view of arrays whose elements lie `stride` rows apart.
+template <typename S>
+struct StackRow {
+    const S* values;        // element s at values + s * value_stride
+    double* bottoms;        // at bottoms[s * stride]
+    std::int32_t* below;    // at below[s * stride]
+    const double* tops;     // of the initial elements, at tops[s * stride]
+    long initial;           // N
+    long stride, value_stride, width;
+
+    const S* value(long s) const { return values + s * value_stride; }
+    double bottom(long s) const { return bottoms[s * stride]; }
+    long next(long s) const { return below[s * stride]; }
+
+    // Links the initial elements that are alive, and returns the uppermost, -1 if there is none.
+    long link_initial() {
+        long last = -1;
+        for (long s = 0; s < initial; ++s) {
+            below[s * stride] = static_cast<std::int32_t>(last);
+            if (tops[s * stride] > bottom(s)) last = s;
+        }
+        return last;
+    }
+
+    // Pops and pushes: element s goes on the chain above `last`, the uppermost so far. Returns H.
+    double push(long s, long last, double height, double d, double u) {
+        const double level = height - u > 0 ? height - u : 0;
+        while (last >= 0 && bottom(last) >= level) last = next(last);
+        bottoms[s * stride] = level;
+        below[s * stride] = static_cast<std::int32_t>(last);
+        return level + d;
+    }
+
+    // Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0:
+    // inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element whose L is the top
+    // of i, i itself if its own initial top is, or -1 for the height H.
+    template <typename Visit>
+    void walk(long s, double height, Visit&& visit) const {
+        const double floor = height - 1;
+        double top = height, lowest = std::numeric_limits<double>::infinity();
+        long source = -1, lowest_source = -1;
+        for (long i = s; i >= 0; i = next(i)) {
+            const double level = bottom(i);
+            if (i < initial) {
+                const bool own = tops[i * stride] <= lowest;
+                top = own ? tops[i * stride] : lowest;
+                source = own ? i : lowest_source;
+            }
+            const bool inside = level > floor;
+            const double alpha = top - (inside ? level : floor);
+            if (alpha > 0) visit(i, alpha, inside, source);
+            if (!inside) break;
+            top = level;
+            source = i;
+            if (i >= initial) {
+                lowest = level;
+                lowest_source = i;
+            }
+        }
+    }
+
+    // r, added to `read`
+    void read(long s, double height, S* read) const {
+        walk(s, height, [&](long i, double alpha, bool, long) {
+            add_scaled<S>(read, static_cast<S>(alpha), value(i), width);
+        });
+    }
+
+    // The derivative of the read: from g_read to the read elements' values, L, initial tops, and H.
+    void read_backward(long s, double height, const S* g_read, S* g_values, double* g_bottoms, double* g_tops,
+                       double& g_height) const {
+        walk(s, height, [&](long i, double alpha, bool inside, long source) {
+            const double g = dot<S>(value(i), g_read, width);
+            add_scaled<S>(g_values + i * value_stride, static_cast<S>(alpha), g_read, width);
+            if (source < 0) {
+                g_height += g;
+            } else if (source == i) {
+                g_tops[i * stride] += g;
+            } else {
+                g_bottoms[source * stride] += g;
+            }
+            if (inside) {
+                g_bottoms[i * stride] -= g;
+            } else {
+                g_height -= g;
+            }
+        });
+    }
+};
+
+// The tops of all elements after the last step, E_i = min(H_i or the initial top, min over later k of L_k), from the
+// last to the first, calling visit(s, E_s, source): the element whose L it is, s itself for its own uncut top.
+template <typename Uncut, typename Visit>
+void final_tops(const double* bottoms, long stride, long initial, long elements, Uncut&& uncut, Visit&& visit) {
+    double lowest = std::numeric_limits<double>::infinity();
+    long lowest_source = -1;
+    for (long s = elements - 1; s >= 0; --s) {
+        const double own = uncut(s);
+        const bool kept = own <= lowest;
+        visit(s, kept ? own : lowest, kept ? s : lowest_source);
+        if (s >= initial && bottoms[s * stride] <= lowest) {
+            lowest = bottoms[s * stride];
+            lowest_source = s;
+        }
+    }
+}
+
+}  // namespace stackrev

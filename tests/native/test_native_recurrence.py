@@ -1,0 +1,126 @@
+"""The compiled stack-LSTM against the one in plain torch: outputs, final state and every gradient."""
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+
+from stackrev.native import available
+from stackrev.recurrence import (
+    StackLSTMOutput,
+    StackLSTMState,
+    StackLSTMWeights,
+    stack_lstm,
+    stack_lstm_torch,
+)
+from stackrev.stack import StackState, neural_stack
+
+pytestmark = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
+
+
+def random_call(
+    T, B, M, H=8, K=1, *, dtype=torch.float64, N=0, scale=1.0, mixed=True, noise=True, seed=0
+):  # fmt: skip
+    """Arguments of `stack_lstm`, of which all floats want a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape, scale=1.0):
+        return (torch.randn(*shape, generator=generator, dtype=torch.float64) * scale).to(dtype)
+
+    empty = StackState.empty(B, M, like=torch.empty(0, dtype=dtype))
+    stack = empty
+    if N:
+        push, pop = (torch.rand(N, B, generator=generator, dtype=torch.float64) for _ in "du")
+        stack = neural_stack(randn(N, B, M), push.to(dtype), (pop * 0.8).to(dtype), empty)[1]
+    state = StackLSTMState(randn(K, B, H, scale=0.5), randn(K, B, H, scale=0.5), randn(B, M, scale=0.5), stack)
+    recurrent = [randn((M if k == 0 else H) + H, 4 * H, scale=(M + H) ** -0.5) for k in range(K)]
+    biases = [randn(4 * H, scale=0.1) for _ in range(1, K)]
+    control = randn(H, 2 + M, scale=scale * H**-0.5)
+    bias = randn(2 + M, scale=0.1)
+    bias[:2] += torch.tensor([0.7, -0.7], dtype=dtype) * scale
+    lengths = torch.randint(0, T + 1, (B,), generator=generator) if mixed else torch.full((B,), T)
+    if mixed:
+        lengths[0] = T
+    lengths = lengths.sort(descending=True).values
+    call = {
+        "inputs": randn(T, B, 4 * H),
+        "lengths": lengths,
+        "state": state,
+        "weights": StackLSTMWeights(tuple(recurrent), tuple(biases), control, bias),
+        "stretch": 0.05,
+        "noise": randn(T, B, 2) if noise else None,
+    }
+    for tensor in inputs_of(call):
+        tensor.requires_grad_()
+    return call
+
+
+def inputs_of(call) -> list[Tensor]:
+    state, weights = call["state"], call["weights"]
+    floats = [call["inputs"], *state[:3], *state.stack, *weights.recurrent, *weights.biases, *weights[2:]]
+    return [call["noise"], *floats] if call["noise"] is not None else floats
+
+
+def outputs_of(output: StackLSTMOutput) -> list[Tensor]:
+    state = output.state
+    return [output.hidden, output.push, output.pop, *state[:3], state.stack.values, *state.stack[1:]]
+
+
+def results(function, call) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs, and the gradients of a random weighting of all of them."""
+    output = function(**call)
+    outputs = outputs_of(output)
+    generator = torch.Generator().manual_seed(1)
+    alive = (output.state.stack.strengths > 1e-9).detach()  # what has been popped has no place worth comparing
+    loss = torch.zeros((), dtype=torch.float64)
+    for index, tensor in enumerate(outputs):
+        if not tensor.requires_grad:
+            continue
+        weight = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if index in (7, 8):
+            weight = weight * alive
+        loss = loss + (weight * tensor).sum()
+    gradients = torch.autograd.grad(loss, inputs_of(call), allow_unused=True, materialize_grads=True)
+    return [*(tensor.detach() for tensor in outputs), alive.double()], list(gradients)
+
+
+def assert_close(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> None:
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        assert a.shape == b.shape
+        assert a.dtype == b.dtype
+        scale = b.abs().max().clamp(min=1) if b.numel() else 1
+        assert ((a - b).abs() / scale <= tolerance).all(), f"{index}: {((a - b).abs() / scale).max()}"
+
+
+def assert_same(call, dtype) -> None:
+    ours, theirs = results(stack_lstm, call), results(stack_lstm_torch, call)
+    assert_close(ours[0], theirs[0], TOLERANCE[dtype])
+    assert_close(ours[1], theirs[1], TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("T", "B", "M"),
+    [*list(itertools.product([1, 2, 7, 63], [1, 3, 50], [1, 5])), (63, 3, 64), (7, 50, 64), (130, 3, 5)],
+)
+def test_shapes(T, B, M):
+    assert_same(random_call(T, B, M), torch.float64)
+
+
+@pytest.mark.parametrize("K", [1, 2, 3])
+@pytest.mark.parametrize("N", [0, 4])
+@pytest.mark.parametrize("H", [1, 6, 16, 33])
+def test_layers_and_initial_stacks(K, N, H):
+    assert_same(random_call(20, 5, 5, H, K, N=N), torch.float64)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("T", "B", "M", "K"), [(1, 1, 1, 1), (7, 3, 64, 2), (40, 50, 64, 1), (130, 2, 5, 3)])
+def test_float32(T, B, M, K, mixed):
+    assert_same(random_call(T, B, M, 32, K, dtype=torch.float32, N=2, mixed=mixed), torch.float32)
+
+
+@pytest.mark.parametrize("scale", [5.0, 40.0])
+def test_saturated_gates(scale):
+    assert_same(random_call(63, 9, 5, scale=scale), torch.float64)
