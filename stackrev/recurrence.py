@@ -380,7 +380,7 @@ class _StackLSTM(torch.autograd.Function):
             g_initial_values = g_initial_values + g_values[:below]
         g_stack = (g_initial_values, gL[:, :below].T, gE[:, :below].T, gH)
         return (
-            *(gz[0], None, None, ga[..., :2]),
+            *(gz[0], None, None, ga[..., :2] if ctx.needs_input_grad[3] else None),
             *(torch.stack(gh), torch.stack(gc), gr, *g_stack),
             *(g_control, ga.sum((0, 1)), *g_recurrent, *g_biases),
         )

@@ -283,7 +283,7 @@ def _recurrence_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     g_recurrent = [source.flatten(0, 1).T @ g.flatten(0, 1) for source, g in zip(sources, gz, strict=True)]
     flat = ga.flatten(0, 1)
     return (
-        *(gz[0], None, ga[..., :2], None, None),
+        *(gz[0], None, ga[..., :2] if ctx.needs_input_grad[2] else None, None, None),
         *(g_hidden0, g_cell0, g_read0, g_values[:initial], g_bottoms[:initial], g_tops0, g_height0),
         *(outputs[0].flatten(0, 1).T @ flat, flat.sum(0)),
         *(g_recurrent, [g.sum((0, 1)) for g in gz[1:]]),
