@@ -27,6 +27,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stackrev.native import ops
+
 
 class StackState(NamedTuple):
     """A stack between two steps, N elements high: an immutable value.
@@ -75,8 +77,8 @@ def neural_stack(
         E_t[i] = min(H_i, min_{i<k<=t} L_k)
         r_t    = sum_i max(0, E_t[i] - max(L_i, H_t - 1)) * v_i
 
-    Given all controls nothing here is sequential: H is a cumulative maximum, E a cumulative minimum, and the reads are
-    one batched matrix product. Memory is O((N + T) T B).
+    On the CPU, in float32 or float64, the compiled kernels take time and memory O((N + T) B), and have no second
+    derivative; `neural_stack_torch` is for everything else.
 
     Args:
         values: [T, B, M], what each step pushes.
@@ -86,6 +88,26 @@ def neural_stack(
 
     Returns:
         The reads [T, B, M], and the stack after the last step.
+    """
+    steps, batch, width = values.shape
+    if state is None:
+        state = StackState.empty(batch, width, like=values)
+    if push.shape != (steps, batch) or pop.shape != (steps, batch):
+        raise ValueError(f"push and pop have the shapes {list(push.shape)}, {list(pop.shape)}, not {[steps, batch]}")
+    if ops.usable((values, state.values), state[1:]) and push.device == pop.device == values.device:
+        V = torch.cat([state.values, values]) if state.values.shape[0] else values
+        reads, *heights = ops.neural_stack(V, push.double(), pop.double(), *state[1:])
+        return reads, StackState(V, *heights)
+    return neural_stack_torch(values, push, pop, state)
+
+
+def neural_stack_torch(
+    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
+) -> tuple[Tensor, StackState]:
+    """`neural_stack` in plain torch, on any device and differentiable any number of times.
+
+    Given all controls nothing here is sequential: H is a cumulative maximum, E a cumulative minimum, and the reads are
+    one batched matrix product. Memory is O((N + T) T B).
     """
     steps, batch, width = values.shape
     if state is None:

@@ -1,6 +1,7 @@
 // stackrev's compiled kernels, as C functions over raw pointers. Each returns a Status.
 #include <exception>
 
+#include "columns.h"
 #include "recurrence.h"
 
 #define STACKREV_EXPORT extern "C" __attribute__((visibility("default")))
@@ -45,7 +46,7 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 1; }
+STACKREV_EXPORT int stackrev_version() { return 2; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -69,4 +70,20 @@ STACKREV_EXPORT int stackrev_recurrence_backward_float(const stackrev::Recurrenc
 
 STACKREV_EXPORT int stackrev_recurrence_backward_double(const stackrev::RecurrenceGradientCall* call) {
     return backward<double>(*call);
+}
+
+STACKREV_EXPORT int stackrev_stack_float(const stackrev::StackCall* call) {
+    return guarded([&] { stackrev::Columns<float>(*call).forward(); });
+}
+
+STACKREV_EXPORT int stackrev_stack_double(const stackrev::StackCall* call) {
+    return guarded([&] { stackrev::Columns<double>(*call).forward(); });
+}
+
+STACKREV_EXPORT int stackrev_stack_backward_float(const stackrev::StackGradientCall* call) {
+    return guarded([&] { stackrev::Columns<float>(call->forward).backward(*call); });
+}
+
+STACKREV_EXPORT int stackrev_stack_backward_double(const stackrev::StackGradientCall* call) {
+    return guarded([&] { stackrev::Columns<double>(call->forward).backward(*call); });
 }

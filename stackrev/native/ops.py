@@ -261,9 +261,9 @@ def _recurrence_backward_fake(
 
 
 def _recurrence_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, lengths, _, stretch, _, hidden0, cell0, read0, _, _, tops0, height0, control, control_bias, *lists = inputs
+    x, lengths, noise, stretch, _, hidden0, cell0, read0, _, _, tops0, height0, control, control_bias, *lists = inputs
     recurrent, biases = lists
-    ctx.stretch, ctx.layers = stretch, len(recurrent)
+    ctx.stretch, ctx.layers, ctx.noisy = stretch, len(recurrent), noise is not None
     fixed = x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias
     ctx.save_for_backward(*fixed, *recurrent, *biases, *output)
     ctx.mark_non_differentiable(output[1], output[2], *output[10:])
@@ -321,3 +321,134 @@ def recurrence(
     lists = list(flat[9 : 9 + layers]), list(flat[9 + layers :])
     outputs: tuple[Tensor, ...] = _recurrence(inputs, lengths, noise, stretch, saving, *flat[:9], *lists)
     return outputs[:10]
+
+
+# --- The neural stack alone
+
+
+class _StackCall(ctypes.Structure):
+    """`StackCall` in columns.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("steps", "batch", "width", "initial", "threads")),
+        *((name, ctypes.c_void_p) for name in ("values", "push", "pop", "tops0", "height0")),
+        *((name, ctypes.c_void_p) for name in ("reads", "bottoms", "tops", "height", "below")),
+    )
+
+
+class _StackGradientCall(ctypes.Structure):
+    """`StackGradientCall` in columns.h."""
+
+    _fields_ = (
+        ("forward", _StackCall),
+        *((name, ctypes.c_void_p) for name in ("g_reads", "g_end_bottoms", "g_end_tops", "g_height")),
+        *((name, ctypes.c_void_p) for name in ("g_values", "g_push", "g_pop", "g_bottoms", "g_tops0", "g_height0")),
+    )
+
+
+def _stack_outputs(values: Tensor, push: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Unfilled memory for what the operator returns, in its order."""
+    (elements, batch, width), steps = values.shape, push.shape[0]
+    return (
+        values.new_empty(steps, batch, width),
+        *(push.new_empty(elements, batch), push.new_empty(elements, batch), push.new_empty(batch)),
+        values.new_empty(elements, batch, dtype=torch.int32),
+    )
+
+
+def _stack_call(
+    values: Tensor, push: Tensor, pop: Tensor, tops0: Tensor, height0: Tensor, outputs: Sequence[Tensor | None]
+) -> _StackCall:
+    steps, batch = push.shape
+    sizes = steps, batch, values.shape[2], tops0.shape[0], torch.get_num_threads()
+    return _StackCall(*sizes, *map(_pointer, (values, push, pop, tops0, height0, *outputs)))
+
+
+@torch.library.custom_op("stackrev::neural_stack", mutates_args=(), device_types="cpu")
+def _neural_stack(
+    values: Tensor, push: Tensor, pop: Tensor, bottoms0: Tensor, tops0: Tensor, height0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The reads, the final bottoms, tops and height, and the chain."""
+    values, push, pop, tops0, height0 = (t.contiguous() for t in (values, push, pop, tops0, height0))
+    outputs = _stack_outputs(values, push)
+    outputs[1][: bottoms0.shape[0]] = bottoms0
+    _call("stack", values.dtype, _stack_call(values, push, pop, tops0, height0, outputs))
+    return outputs
+
+
+@_neural_stack.register_fake
+def _neural_stack_fake(values: Tensor, push: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    return _stack_outputs(values, push)
+
+
+@torch.library.custom_op("stackrev::neural_stack_backward", mutates_args=(), device_types="cpu")
+def _neural_stack_backward(
+    values: Tensor,
+    push: Tensor,
+    pop: Tensor,
+    tops0: Tensor,
+    height0: Tensor,
+    bottoms: Tensor,
+    below: Tensor,
+    g_reads: Tensor | None,
+    g_end_bottoms: Tensor | None,
+    g_end_tops: Tensor | None,
+    g_height: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the values, push, pop, and the initial bottoms (of N + T, the first N count), tops and height."""
+    values, push, pop, tops0, height0 = (t.contiguous() for t in (values, push, pop, tops0, height0))
+    given = [None if g is None else g.contiguous() for g in (g_reads, g_end_bottoms, g_end_tops, g_height)]
+    wanted = _stack_gradients(values, push, pop, tops0, height0, bottoms)
+    # the results, of which the derivative needs the bottoms and the chain
+    forward = _stack_call(values, push, pop, tops0, height0, (None, bottoms, None, None, below))
+    _call("stack_backward", values.dtype, _StackGradientCall(forward, *map(_pointer, given), *map(_pointer, wanted)))
+    return wanted
+
+
+def _stack_gradients(
+    values: Tensor, push: Tensor, pop: Tensor, tops0: Tensor, height0: Tensor, bottoms: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    shapes = push.shape, pop.shape, bottoms.shape, tops0.shape, height0.shape
+    g_push, g_pop, g_bottoms, g_tops0, g_height0 = (push.new_empty(shape) for shape in shapes)
+    return values.new_empty(values.shape), g_push, g_pop, g_bottoms, g_tops0, g_height0
+
+
+@_neural_stack_backward.register_fake
+def _neural_stack_backward_fake(*arguments: Tensor) -> tuple[Tensor, ...]:
+    return _stack_gradients(*arguments[:6])
+
+
+def _neural_stack_setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    values, push, pop, _, tops0, height0 = inputs
+    ctx.save_for_backward(values, push, pop, tops0, height0, output[1], output[4])
+    ctx.mark_non_differentiable(output[4])
+    ctx.set_materialize_grads(False)
+
+
+def _neural_stack_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+    saved = ctx.saved_tensors
+    g_values, g_push, g_pop, g_bottoms, g_tops0, g_height0 = _neural_stack_backward(*saved, *grads[:4])
+    return g_values, g_push, g_pop, g_bottoms[: g_tops0.shape[0]], g_tops0, g_height0
+
+
+_neural_stack.register_autograd(_neural_stack_gradient, setup_context=_neural_stack_setup)
+
+
+def neural_stack(
+    values: Tensor, push: Tensor, pop: Tensor, bottoms0: Tensor, tops0: Tensor, height0: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The stack of `stack.py`, on arguments that belong together.
+
+    Args:
+        values: [N + T, B, M], those on the stack before the first step, then those that are pushed.
+        push: [T, B], in float64.
+        pop: [T, B], in float64.
+        bottoms0: [N, B].
+        tops0: [N, B].
+        height0: [B].
+
+    Returns:
+        The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B] and height [B].
+    """
+    reads, bottoms, tops, height, _ = _neural_stack(values, push, pop, bottoms0, tops0, height0)
+    return reads, bottoms, tops, height

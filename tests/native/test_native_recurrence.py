@@ -121,6 +121,10 @@ def test_float32(T, B, M, K, mixed):
     assert_same(random_call(T, B, M, 32, K, dtype=torch.float32, N=2, mixed=mixed), torch.float32)
 
 
+def test_without_noise():
+    assert_same(random_call(7, 3, 5, noise=False), torch.float64)
+
+
 @pytest.mark.parametrize("scale", [5.0, 40.0])
 def test_saturated_gates(scale):
     assert_same(random_call(63, 9, 5, scale=scale), torch.float64)
