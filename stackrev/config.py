@@ -39,6 +39,7 @@ class LengthRange:
                 f"lengths {self.minimum}-{self.maximum} are not a range",
                 hint="give the shorter length first, as in 65-128",
             )
+        _require(self.maximum <= 10**9, "lengths must be at most 1,000,000,000")
 
     @classmethod
     def parse(cls, text: str) -> LengthRange:

@@ -1,0 +1,208 @@
+"""Configurations are read strictly: what they do not know, they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackrev.config import (
+    KINDS,
+    Config,
+    DataConfig,
+    LengthRange,
+    ModelConfig,
+    ModelKind,
+    TrainingConfig,
+    from_dict,
+    to_dict,
+)
+from stackrev.errors import ConfigError
+
+SECTIONS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+FIELDS = [(section, each.name) for section, cls in SECTIONS.items() for each in dataclasses.fields(cls)]
+
+
+def changed(section: str, key: str, value: object) -> dict[str, Any]:
+    """The default configuration as JSON values, with one of them changed."""
+    raw = to_dict(Config())
+    raw[section][key] = value
+    return raw
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_round_trip(kind: ModelKind) -> None:
+    config = Config.default(kind)
+    assert config.model.kind == kind
+    assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_round_trip_of_what_is_not_default() -> None:
+    config = Config(
+        data=DataConfig(lengths=LengthRange(minimum=0, maximum=3), held_out_seed=2**63 - 1),
+        model=ModelConfig(kind="lstm", layers=3, gate_stretch=0.125),
+        training=TrainingConfig(settle_batches=None, optimizer="sgd", momentum=0.5, clip_norm=math.inf),
+    )
+    assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_what_is_left_out_is_the_default() -> None:
+    assert from_dict(Config, {}) == Config()
+    read = from_dict(Config, {"model": {"layers": 2}})
+    assert read == Config(model=ModelConfig(layers=2))
+
+
+def test_there_is_no_default_of_an_unknown_kind() -> None:
+    with pytest.raises(ConfigError, match="no model 'gru'") as caught:
+        Config.default("gru")  # type: ignore[arg-type]
+    assert all(kind in str(caught.value.hint) for kind in KINDS)
+
+
+def test_a_configuration_is_a_value() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().model.layers = 2  # type: ignore[misc]
+    assert hash(Config()) == hash(Config())
+
+
+@pytest.mark.parametrize("section", ["", "data", "model", "training"])
+def test_unknown_keys(section: str) -> None:
+    raw = to_dict(Config())
+    (raw[section] if section else raw)["hiden_size"] = 3
+    with pytest.raises(ConfigError, match="unknown key 'hiden_size'") as caught:
+        from_dict(Config, raw)
+    assert ("hidden_size" in str(caught.value.hint)) == (section == "model")
+    assert f"config.{section}".rstrip(".") + " " in caught.value.message
+
+
+def test_a_missing_key() -> None:
+    with pytest.raises(ConfigError, match=r"config\.data\.lengths lacks the key 'maximum'"):
+        from_dict(Config, {"data": {"lengths": {"minimum": 3}}})
+
+
+@pytest.mark.parametrize("raw", [None, 1, "config", [], [["model", {}]]])
+def test_not_an_object(raw: object) -> None:
+    with pytest.raises(ConfigError, match="config must be an object"):
+        from_dict(Config, raw)
+    with pytest.raises(ConfigError, match=r"config\.model must be an object"):
+        from_dict(Config, {"model": raw})
+
+
+@pytest.mark.parametrize(("section", "key"), FIELDS)
+@pytest.mark.parametrize("value", [[], [1], {"a": 1}, "no such choice", math.nan, 10**400, -(10**400), -1e300])
+def test_no_field_takes_nonsense(section: str, key: str, value: object) -> None:
+    with pytest.raises(ConfigError):
+        from_dict(Config, changed(section, key, value))
+
+
+@pytest.mark.parametrize(("section", "key"), FIELDS)
+def test_a_type_is_taken_at_its_word(section: str, key: str) -> None:
+    default = getattr(getattr(Config(), section), key)
+    wrong: list[object] = {bool: [0, 1, "true"], int: [True, 1.0, "1"], float: [True, "1.0"], str: [True, 1]}.get(
+        type(default), [True]
+    )
+    for value in wrong:
+        with pytest.raises(ConfigError, match=rf"config\.{section}\.{key}"):
+            from_dict(Config, changed(section, key, value))
+
+
+def test_null_is_for_optional_fields_alone() -> None:
+    optional = {"curriculum_start", "settle_batches"}
+    for section, key in FIELDS:
+        if key in optional:
+            assert getattr(getattr(from_dict(Config, changed(section, key, None)), section), key) is None
+        elif not isinstance(getattr(getattr(Config(), section), key), type(None)):
+            with pytest.raises(ConfigError):
+                from_dict(Config, changed(section, key, None))
+
+
+def test_a_whole_number_can_stand_for_a_real_one() -> None:
+    rate = from_dict(Config, changed("training", "learning_rate", 1)).training.learning_rate
+    assert (rate, type(rate)) == (1.0, float)
+    with pytest.raises(ConfigError, match=r"learning_rate is out of range"):
+        from_dict(Config, changed("training", "learning_rate", 2**60))
+
+
+@pytest.mark.parametrize(
+    ("cls", "fields", "message"),
+    [
+        (ModelConfig, {"hidden_size": 0}, "hidden_size"),
+        (ModelConfig, {"layers": 0}, "layers"),
+        (ModelConfig, {"stack_width": -1}, "stack_width"),
+        (ModelConfig, {"gate_stretch": -0.1}, "gate_stretch"),
+        (ModelConfig, {"gate_noise": math.nan}, "gate_noise"),
+        (ModelConfig, {"push_bias": math.inf}, "push_bias"),
+        (TrainingConfig, {"seed": -1}, "seed"),
+        (TrainingConfig, {"seed": 2**63}, "seed"),
+        (TrainingConfig, {"batches": 0}, "batches"),
+        (TrainingConfig, {"batch_size": 0}, "batch_size"),
+        (TrainingConfig, {"learning_rate": 0.0}, "learning_rate"),
+        (TrainingConfig, {"learning_rate": math.inf}, "learning_rate"),
+        (TrainingConfig, {"momentum": 1.0, "optimizer": "sgd"}, "momentum"),
+        (TrainingConfig, {"momentum": 0.5, "optimizer": "adam"}, "sgd or rmsprop"),
+        (TrainingConfig, {"batches": 5, "warmup_batches": 6}, "warmup_batches"),
+        (TrainingConfig, {"clip_norm": 0.0}, "clip_norm"),
+        (TrainingConfig, {"check_every": 0}, "check_every"),
+        (TrainingConfig, {"settle_batches": -1}, "settle_batches"),
+        (DataConfig, {"held_out_samples": 0}, "held_out_samples"),
+        (DataConfig, {"held_out_seed": -1}, "held_out_seed"),
+        (DataConfig, {"lengths": LengthRange(minimum=0, maximum=0)}, "lengths"),
+    ],
+)
+def test_ranges(cls: Any, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cls(**fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "minimum", "maximum"), [("65-128", 65, 128), ("64", 64, 64), (" 0-0 ", 0, 0), ("8 - 64", 8, 64)]
+)
+def test_lengths_are_read(text: str, minimum: int, maximum: int) -> None:
+    assert LengthRange.parse(text) == LengthRange(minimum=minimum, maximum=maximum)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "8-", "-8", "8-64-128", "64-8", "8--64", "eight", "1.5", "8:64", "9" * 5000, "0-" + "9" * 30]
+)
+def test_lengths_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError):
+        LengthRange.parse(text)
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9))
+def test_lengths_are_written_as_they_are_read(first: int, second: int) -> None:
+    lengths = LengthRange(minimum=min(first, second), maximum=max(first, second))
+    assert LengthRange.parse(str(lengths)) == lengths
+    assert ("-" in str(lengths)) == (first != second)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(FIELDS), json_values)
+def test_any_value_is_read_as_it_is_or_refused(field: tuple[str, str], value: object) -> None:
+    section, key = field
+    raw = changed(section, key, value)
+    try:
+        config = from_dict(Config, raw)
+    except ConfigError as caught:
+        error = caught
+    else:
+        assert to_dict(config) == raw
+        return
+    assert "\n" not in error.message
+
+
+def test_reading_a_configuration_imports_no_torch() -> None:
+    code = "import sys, stackrev.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
