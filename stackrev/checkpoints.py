@@ -64,6 +64,9 @@ _MAX_WEIGHTS = 192 * _MEBIBYTE
 _MAX_HISTORY = 16 * _MEBIBYTE
 _MAX_TENSORS = 768 * _MEBIBYTE
 
+LIMITS = {WEIGHTS: 8 + _MAX_HEADER + _MAX_WEIGHTS, CONFIG: _MAX_CONFIG, CARD: _MEBIBYTE, HISTORY: _MAX_HISTORY}
+"""The most bytes that each file of a checkpoint may have."""
+
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 _SCORED = ("coarse", "fine")
 
@@ -325,18 +328,41 @@ def save(
     _commit(Path(folder), staged, Description(config, dict(scores or {}), command, checksums))
 
 
-def save_scores(folder: Path, scores: Mapping[str, Any]) -> None:
+def save_scores(folder: Path, scores: Mapping[str, Any], *, name: str | None = None) -> None:
     """Record measured results in a checkpoint and on its card, and leave the rest as it is.
 
     Args:
         folder: A checkpoint folder.
         scores: As in `Checkpoint`; they replace what was recorded for the same lengths.
+        name: What the card calls the model; the folder's name if None.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or written.
     """
     old = describe(folder)
-    _commit(Path(folder), {}, replace(old, scores={**old.scores, **scores}))
+    _commit(Path(folder), {}, replace(old, scores={**old.scores, **scores}), name)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint without its scores, every other file byte for byte but for the card, which is made anew.
+
+    Args:
+        source: A checkpoint folder.
+        target: Another; made if need be.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or the copy cannot be written.
+    """
+    source = Path(source)
+    for description in _attempts(source):
+        contents = {
+            name: _matching(source, name, checksum, LIMITS[name]) for name, checksum in description.checksums.items()
+        }
+        found = {name: data for name, data in contents.items() if data is not None}
+        if len(found) == len(contents):
+            _commit(Path(target), found, replace(description, scores={}))
+            return
+    verify(source)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -412,7 +438,7 @@ def model_card(name: str, description: Description) -> str:
         description: What the card tells.
     """
     config = description.config
-    results = dict(_results(description.scores))
+    measured = dict(results(description.scores))
     lines = [
         "---",
         "license: mit",
@@ -424,9 +450,9 @@ def model_card(name: str, description: Description) -> str:
             for tag in ("stackrev", config.model.kind, "neural-stack", "string-reversal", "sequence-to-sequence")
         ),
     ]
-    if results:
+    if measured:
         lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
-    for lengths, score in results.items():
+    for lengths, score in measured.items():
         lines += [
             "  - task:",
             "      type: text-generation",
@@ -459,11 +485,11 @@ def model_card(name: str, description: Description) -> str:
         f"    stackrev reverse --model {name} '$A string to reverse|'",
         "",
     ]
-    if results:
+    if measured:
         lines += ["| lengths | strings | coarse | fine |", "|---|---|---|---|"]
         lines += [
             f"| {lengths} | {score.get('samples', '')} | {_cut(score['coarse'])} | {_cut(score['fine'])} |"
-            for lengths, score in results.items()
+            for lengths, score in measured.items()
         ]
         lines += [
             "",
@@ -475,6 +501,17 @@ def model_card(name: str, description: Description) -> str:
     if description.command is not None:
         lines += ["Made by:", "", f"    {' '.join(description.command.split())}", ""]
     return "\n".join(lines)
+
+
+def results(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The scores that have the form that `Checkpoint` describes, each with its range of lengths, as recorded."""
+    for lengths, score in scores.items():
+        if not (isinstance(score, Mapping) and all(_is_share(score.get(metric)) for metric in _SCORED)):
+            continue
+        if type(score.get("samples", 0)) is not int:
+            continue
+        with contextlib.suppress(ConfigError):
+            yield str(LengthRange.parse(lengths)), score
 
 
 _KINDS = {
@@ -497,17 +534,6 @@ def _packaged() -> dict[str, Path]:
     with contextlib.suppress(OSError):
         return {each.name: each for each in root.iterdir() if (each / CONFIG).is_file()}
     return {}
-
-
-def _results(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The scores that have the expected form."""
-    for lengths, score in scores.items():
-        if not (isinstance(score, Mapping) and all(_is_share(score.get(metric)) for metric in _SCORED)):
-            continue
-        if type(score.get("samples", 0)) is not int:
-            continue
-        with contextlib.suppress(ConfigError):
-            yield str(LengthRange.parse(lengths)), score
 
 
 def _cut(share: float) -> str:
@@ -665,7 +691,7 @@ def _missing(path: Path) -> CheckpointError:
     return CheckpointError(f"{folder} has no {path.name}", hint="a checkpoint is a folder made by stackrev train")
 
 
-def _commit(folder: Path, staged: Mapping[str, bytes], description: Description) -> None:
+def _commit(folder: Path, staged: Mapping[str, bytes], description: Description, name: str | None = None) -> None:
     raw = {
         "format": FORMAT,
         "version": VERSION,
@@ -680,13 +706,13 @@ def _commit(folder: Path, staged: Mapping[str, bytes], description: Description)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _settle(folder)
-        for name, data in staged.items():
-            _write(_staged(folder / name), data)
+        for each, data in staged.items():
+            _write(_staged(folder / each), data)
         _sync_folder(folder)
         _replace(folder / CONFIG, contents)
-        for name in staged:
-            _staged(folder / name).replace(folder / name)
-        _replace(folder / CARD, model_card(folder.resolve().name, description).encode())
+        for each in staged:
+            _staged(folder / each).replace(folder / each)
+        _replace(folder / CARD, model_card(name or folder.resolve().name, description).encode())
 
 
 def _settle(folder: Path) -> None:
