@@ -22,6 +22,7 @@ from stackrev.config import DataConfig, LengthRange
 from stackrev.errors import DataError, VocabularyError
 
 _ASCII = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE)
+_DRAWS = 100  # how often strings that are held out are drawn again, and then their lengths too
 
 
 class Batch(NamedTuple):
@@ -127,18 +128,30 @@ def sample_batch(
         batch_size: How many strings.
         generator: Where the draws come from.
         mixed_lengths: Whether each string has a length of its own, or all share one.
-        excluded: `HeldOut.keys`; a batch that holds one of these is drawn again.
+        excluded: `HeldOut.keys`; a string that is one of these is drawn again.
+
+    Raises:
+        DataError: Draw after draw gives an excluded string, as when every string of the lengths is held out.
     """
-    while True:
-        shape = (batch_size,) if mixed_lengths else (1,)
+    shape = (batch_size,) if mixed_lengths else (1,)
+    for _ in range(_DRAWS):
         counts = torch.randint(lengths.minimum, lengths.maximum + 1, shape, generator=generator)
         counts = counts.expand(batch_size).sort(descending=True).values
         strings = torch.randint(_ASCII.start, _ASCII.stop, (int(counts[0]), batch_size), generator=generator)
         if not excluded:
             return _padded(strings, counts)
-        rows = zip(strings.T.tolist(), counts.tolist(), strict=True)
-        if excluded.isdisjoint(bytes(row[:count]) for row, count in rows):
+        rows = [bytes(row[:count]) for row, count in zip(strings.T.tolist(), counts.tolist(), strict=True)]
+        if excluded.isdisjoint(rows):
             return _padded(strings, counts)
+        again = lengths if mixed_lengths else LengthRange(minimum=len(rows[0]), maximum=len(rows[0]))
+        for _ in range(_DRAWS):
+            rows = [row for row in rows if row not in excluded]
+            rows += [_key(each) for each in sample_strings(again, batch_size - len(rows), generator)]
+            if excluded.isdisjoint(rows):
+                return make_batch([torch.tensor(list(row), dtype=torch.int64) for row in rows])
+    raise DataError(
+        f"nearly every string of length {lengths} is held out", hint="train on longer strings, or hold out fewer"
+    )
 
 
 def write_examples(strings: Iterable[Tensor], file: IO[str]) -> None:
