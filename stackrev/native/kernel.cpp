@@ -1,14 +1,17 @@
 // stackrev's compiled kernels, as C functions over raw pointers. Each returns a Status.
+#include <algorithm>
 #include <exception>
+#include <limits>
 
 #include "columns.h"
 #include "recurrence.h"
+#include "session.h"
 
 #define STACKREV_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
-enum Status { kDone = 0, kNoMemory = 1, kWrongLengths = 2 };
+enum Status { kDone = 0, kNoMemory = 1, kWrongLengths = 2, kUnknownSymbol = 3 };
 
 // Runs `work`; C++ exceptions end here.
 template <typename Work>
@@ -46,7 +49,7 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 2; }
+STACKREV_EXPORT int stackrev_version() { return 3; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -86,4 +89,68 @@ STACKREV_EXPORT int stackrev_stack_backward_float(const stackrev::StackGradientC
 
 STACKREV_EXPORT int stackrev_stack_backward_double(const stackrev::StackGradientCall* call) {
     return guarded([&] { stackrev::Columns<double>(call->forward).backward(*call); });
+}
+
+// A session, or null when memory ran out
+STACKREV_EXPORT stackrev::Session* stackrev_session(const stackrev::SessionCall* call) {
+    stackrev::Session* session = nullptr;
+    guarded([&] { session = new stackrev::Session(*call); });
+    return session;
+}
+
+STACKREV_EXPORT void stackrev_session_free(stackrev::Session* session) { delete session; }
+
+STACKREV_EXPORT int stackrev_session_reset(stackrev::Session* session) {
+    return guarded([&] { session->reset(); });
+}
+
+// Steps of the encoder or of the decoder, without a look at what the decoder would write
+STACKREV_EXPORT int stackrev_session_feed(stackrev::Session* session, int decoding, const std::int32_t* symbols,
+                                          std::int64_t count) {
+    for (std::int64_t i = 0; i < count; ++i) {
+        if (!session->knows(symbols[i])) return kUnknownSymbol;
+    }
+    return guarded([&] {
+        for (std::int64_t i = 0; i < count; ++i) session->step(decoding != 0, symbols[i]);
+    });
+}
+
+// Feeds the decoder `first`, then what it writes, until it writes `stop` or `limit` symbols. The margin is the least of
+// all steps'.
+STACKREV_EXPORT int stackrev_session_write(stackrev::Session* session, std::int32_t first, std::int32_t stop,
+                                           std::int64_t limit, std::int32_t* written, std::int64_t* count, float* margin) {
+    *count = 0;
+    *margin = std::numeric_limits<float>::infinity();
+    if (!session->knows(first)) return kUnknownSymbol;
+    return guarded([&] {
+        while (*count < limit) {
+            session->step(true, first);
+            const stackrev::Guess guess = session->guess();
+            *margin = std::min(*margin, guess.margin);
+            written[(*count)++] = first = guess.symbol;
+            if (first == stop) break;
+        }
+    });
+}
+
+// Feeds the decoder `first`, then the targets, until it would write another symbol. `right` is how many were right, the
+// margin the least of theirs.
+STACKREV_EXPORT int stackrev_session_score(stackrev::Session* session, std::int32_t first, const std::int32_t* targets,
+                                           std::int64_t count, std::int64_t* right, float* margin) {
+    *right = 0;
+    *margin = std::numeric_limits<float>::infinity();
+    if (!session->knows(first)) return kUnknownSymbol;
+    return guarded([&] {
+        while (*right < count) {
+            session->step(true, first);
+            const stackrev::Guess guess = session->guess();
+            if (guess.symbol != targets[*right]) break;
+            *margin = std::min(*margin, guess.margin);
+            first = targets[(*right)++];
+        }
+    });
+}
+
+STACKREV_EXPORT void stackrev_session_look(stackrev::Session* session, double* numbers, float* hidden, float* read) {
+    session->look(numbers, hidden, read);
 }
