@@ -38,6 +38,8 @@ from stackrev.errors import CheckpointError, HubError, ModelNotFoundError, Stack
 
 if TYPE_CHECKING:
     from stackrev.checkpoints import Checkpoint
+    from stackrev.config import Config
+    from stackrev.models import Reverser
 
 OnProgress = Callable[[str, int, int], object]
 """Called with what is being done ("download", "evaluate" or "upload"), how much of it is done and how much there is."""
@@ -303,6 +305,27 @@ def push(
         if on_progress is not None:
             on_progress("upload", total, total)
     return Push(repo, files, scores, card, commit.oid, commit.commit_url)
+
+
+def push_model(model: Reverser[Any], config: Config, repo: str, **options: Any) -> str:
+    """Send a model that is in memory to the Hub.
+
+    Args:
+        model: The model.
+        config: The run that made it.
+        repo: `user/repo`; made if need be.
+        **options: Those of `push`.
+
+    Returns:
+        The address of the commit, and an empty string after a dry run.
+
+    Raises:
+        CheckpointError: The model cannot be saved.
+        HubError: See `push`.
+    """
+    with tempfile.TemporaryDirectory(prefix="stackrev-") as scratch:
+        checkpoints.save(Path(scratch), model, config)
+        return push(Path(scratch), repo, **options).url or ""
 
 
 def cached_models(cache_dir: Path | None = None) -> dict[str, Path]:

@@ -8,7 +8,8 @@ units, K layers, stack width M, vocabulary V.
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from typing_extensions import override
 
 from stackrev import vocabulary
-from stackrev.config import ModelConfig
+from stackrev.config import Config, ModelConfig
 from stackrev.data import Batch
+from stackrev.errors import CheckpointError
 from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
 from stackrev.stack import StackState
 
@@ -87,6 +89,67 @@ class Reverser(nn.Module, Generic[State]):
     def recurrent_weights(self) -> list[nn.Parameter]:
         """The matrices that carry state from step to step."""
         raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: Path | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
+    ) -> Self:
+        """A packaged model, one in a folder, or one of the Hugging Face Hub, in evaluation mode; see `hub.resolve`.
+
+        Raises:
+            CheckpointError: There is no such model, it is damaged, or it is of another class.
+            HubError: The Hub refused, failed or could not be reached.
+        """
+        from stackrev import hub
+
+        options: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "offline": local_files_only}
+        model = hub.load(name_or_path, revision=revision, **options).model
+        if not isinstance(model, cls):
+            raise CheckpointError(f"{name_or_path} holds a {type(model).__name__}, not a {cls.__name__}")
+        return model
+
+    def save_pretrained(self, folder: str | Path, *, config: Config | None = None) -> None:
+        """Save the model as a checkpoint; see `checkpoints.save`.
+
+        Args:
+            folder: Where.
+            config: The run that made the model; its own shape and default training if None.
+
+        Raises:
+            CheckpointError: It cannot be saved.
+        """
+        from stackrev import checkpoints
+
+        checkpoints.save(Path(folder), self, config or Config(model=self.config))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        config: Config | None = None,
+        private: bool = False,
+        token: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Share the model on the Hugging Face Hub, with a card that tells what it scores; see `hub.push`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            CheckpointError: It cannot be saved.
+            HubError: The Hub refused, failed or could not be reached.
+        """
+        from stackrev import hub
+
+        options: dict[str, Any] = {"private": private, "token": token, "message": commit_message}
+        return hub.push_model(self, config or Config(model=self.config), repo_id, **options)
 
 
 def pack(steps_first: Tensor, steps: Tensor) -> Tensor:
