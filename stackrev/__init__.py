@@ -1,1 +1,65 @@
-"""The differentiable neural stack, and the string-reversal experiment that goes with it."""
+"""The differentiable neural stack, and the string-reversal experiment that goes with it.
+
+The public names are loaded when they are first asked for, so that `import stackrev` costs nothing and what needs no
+torch does not import it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, TrainingConfig
+    from stackrev.decoding import greedy
+    from stackrev.errors import StackrevError
+    from stackrev.models import LSTMReverser, Reverser, RNNReverser, StackLSTMReverser
+    from stackrev.scoring import Scores, score
+    from stackrev.stack import NeuralStack, StackState, neural_stack, stack_step
+    from stackrev.training import Trainer, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "LSTMReverser",
+    "LengthRange",
+    "ModelConfig",
+    "NeuralStack",
+    "RNNReverser",
+    "Reverser",
+    "Scores",
+    "StackLSTMReverser",
+    "StackState",
+    "StackrevError",
+    "Trainer",
+    "TrainingConfig",
+    "__version__",
+    "greedy",
+    "neural_stack",
+    "score",
+    "stack_step",
+    "train",
+]
+
+_ROOMS = {
+    "config": ("Config", "DataConfig", "LengthRange", "ModelConfig", "TrainingConfig"),
+    "decoding": ("greedy",),
+    "errors": ("StackrevError",),
+    "models": ("LSTMReverser", "RNNReverser", "Reverser", "StackLSTMReverser"),
+    "scoring": ("Scores", "score"),
+    "stack": ("NeuralStack", "StackState", "neural_stack", "stack_step"),
+    "training": ("Trainer", "train"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,187 @@
+"""What commands share: options, models by name, notes, progress and tables."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from stackrev import __version__
+from stackrev.config import LengthRange, ModelKind
+from stackrev.errors import StackrevError
+
+if TYPE_CHECKING:
+    from stackrev.checkpoints import Checkpoint
+
+_T = TypeVar("_T")
+
+DEFAULT_MODEL: ModelKind = "stack-lstm"
+DEFAULT_LENGTHS = LengthRange(minimum=65, maximum=128)
+MAX_SYMBOLS = 2**31
+"""The most symbols that a command draws at once; more is a slip of the keyboard."""
+
+
+class UsageError(StackrevError):
+    """The command line asks for something that makes no sense; exit code 2."""
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """The packaged names that start with what has been typed."""
+    from stackrev import checkpoints
+
+    return [name for name in checkpoints.packaged_names() if name.startswith(incomplete)]
+
+
+def with_default(help_: str, default: object) -> str:
+    """The help of an option whose default is not a plain value."""
+    return f"{help_} [default: {default}]"
+
+
+_MODEL_HELP = "A packaged model, a checkpoint folder, or user/repo[@revision]."
+
+ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help=_MODEL_HELP, autocompletion=complete_model)]
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help=with_default(f"{_MODEL_HELP} Repeat it to compare several.", DEFAULT_MODEL),
+        autocompletion=complete_model,
+    ),
+]
+LengthsOption = Annotated[
+    LengthRange | None,
+    typer.Option(
+        "--lengths",
+        metavar="MIN-MAX",
+        parser=LengthRange.parse,
+        help=with_default("The lengths of the strings.", DEFAULT_LENGTHS),
+    ),
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", metavar="<int>", min=0, max=2**63 - 1, help="The seed that strings are drawn with.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="<int>",
+        min=1,
+        max=1024,
+        help="How many threads torch may use; its own choice if not given.",
+    ),
+]
+
+
+def examples(*commands: str) -> str:
+    """The end of a help page: commands, each on a line of its own."""
+    return "\b\nExamples:\n" + "\n".join(f"  {each}" for each in commands)
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: everything that takes a model's name finds it here.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+    """
+    from stackrev import checkpoints
+
+    return checkpoints.resolve(name)
+
+
+def load_model(name: str) -> Checkpoint:
+    """A model by its name.
+
+    Raises:
+        ModelNotFoundError: There is no such model.
+        CheckpointError: It cannot be loaded.
+    """
+    from stackrev import checkpoints
+
+    return checkpoints.load(find_model(name), name=name)
+
+
+def set_threads(threads: int | None) -> None:
+    """Let torch use so many threads."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def check_size(lengths: LengthRange, samples: int) -> None:
+    """Refuse to draw more than memory can hold.
+
+    Raises:
+        UsageError: It would.
+    """
+    if lengths.maximum * samples > MAX_SYMBOLS:
+        raise UsageError(
+            f"{samples} strings of up to {lengths.maximum} symbols are too many",
+            hint="ask for fewer, or for shorter ones",
+        )
+
+
+def version() -> str:
+    """The version of stackrev, of torch, and which implementation of the stack is at work."""
+    from importlib import metadata
+
+    lines = [f"stackrev {__version__}", f"torch {metadata.version('torch')}"]
+    with contextlib.suppress(ImportError, AttributeError):
+        lines.append(f"kernels {importlib.import_module('stackrev.native').describe()}")
+    return "\n".join(lines)
+
+
+def complain(kind: str, message: str) -> None:
+    """One line on stderr: an error, a hint or a note."""
+    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def print_json(result: Any) -> None:
+    """A result as JSON on stdout."""
+    print(json.dumps(result, indent=2))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows on stdout, in columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print("  ".join(cells).rstrip())
+
+
+def share(value: float) -> str:
+    """A share with four decimals, cut rather than rounded: only all is 1.0000."""
+    return f"{math.floor(value * 10_000) / 10_000:.4f}"
+
+
+@contextlib.contextmanager
+def progress(description: str, *, total: int, quiet: bool = False) -> Iterator[Callable[[int], object]]:
+    """A progress bar on stderr while it is a terminal; gives what to call with each advance."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda advance: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    name = TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda advance: bar.advance(task, advance)
+
+
+def counted(items: Iterable[_T], advance: Callable[[int], object]) -> Iterator[_T]:
+    """The items, each counted as it is asked for the next."""
+    for item in items:
+        yield item
+        advance(1)

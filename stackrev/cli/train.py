@@ -1,0 +1,174 @@
+"""`stackrev train`: train a model into a folder, and go on where a run was stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackrev.cli import settings
+from stackrev.cli.common import (
+    DEFAULT_MODEL,
+    JsonOption,
+    QuietOption,
+    ThreadsOption,
+    UsageError,
+    complain,
+    examples,
+    print_json,
+    print_table,
+    progress,
+    set_threads,
+    share,
+    with_default,
+)
+from stackrev.config import Config
+
+if TYPE_CHECKING:
+    from stackrev.runs import Run
+    from stackrev.scoring import Scores
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=examples(
+        "stackrev train",
+        "stackrev train --model lstm --seed 1 --output runs/my-lstm",
+        "stackrev train --hidden-size 32 --learning-rate 4e-3 --batches 500",
+        "stackrev train --output runs/my-lstm --resume",
+    ),
+)
+def train(
+    context: typer.Context,
+    kind: settings.Kind = None,
+    seed: settings.Seed = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help=with_default("Where the run is saved.", "runs/MODEL-seedN")),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run in the folder.")] = False,
+    batches: settings.Batches = None,
+    batch_size: settings.BatchSize = None,
+    mixed_lengths: settings.MixedLengths = None,
+    curriculum_start: settings.CurriculumStart = None,
+    curriculum_loss: settings.CurriculumLoss = None,
+    optimizer: settings.OptimizerName = None,
+    learning_rate: settings.LearningRate = None,
+    schedule: settings.ScheduleName = None,
+    warmup_batches: settings.WarmupBatches = None,
+    weight_decay: settings.WeightDecay = None,
+    momentum: settings.Momentum = None,
+    clip_norm: settings.ClipNorm = None,
+    recurrent_l1: settings.RecurrentL1 = None,
+    check_every: settings.CheckEvery = None,
+    settle_batches: settings.SettleBatches = None,
+    hidden_size: settings.HiddenSize = None,
+    layers: settings.Layers = None,
+    stack_width: settings.StackWidth = None,
+    initialisation: settings.InitialisationName = None,
+    gate_stretch: settings.GateStretch = None,
+    gate_noise: settings.GateNoise = None,
+    push_bias: settings.PushBias = None,
+    pop_bias: settings.PopBias = None,
+    shared_controls: settings.SharedControls = None,
+    lengths: settings.Lengths = None,
+    test_lengths: settings.TestLengths = None,
+    held_out_samples: settings.HeldOutSamples = None,
+    held_out_seed: settings.HeldOutSeed = None,
+    device: settings.DeviceName = None,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a model to reverse strings.
+
+    The run is checked on held-out strings as it goes, and saved at every check; Ctrl-C saves it too, and --resume goes
+    on. It ends when every held-out string has stayed right for a while, or after --batches. The scores at the end are
+    those of the saved file, loaded again.
+    """
+    if resume and force:
+        raise UsageError("--resume goes on with a run and --force replaces it", hint="leave one of them out")
+    # Settings are options named after the fields they set, so they are taken from the context as they are.
+    config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
+    folder = output or Path("runs") / f"{config.model.kind}-seed{config.training.seed}"
+
+    from stackrev.runs import Run, measure
+
+    if resume:
+        run = Run.resume(folder)
+        run.require(settings.configure(run.config, context.params))
+        set_threads(threads or run.threads)
+    else:
+        set_threads(threads)
+        run = Run.start(folder, config, command=settings.command_line(config), overwrite=force)
+    if not _train(run, quiet=quiet):
+        if not quiet:
+            complain("note", f"stopped after {run.trainer.progress.batch} batches and saved in {folder}")
+            complain("hint", f"stackrev train --resume --output {shlex.quote(str(folder))} goes on")
+        raise typer.Exit(130)
+    with progress("scoring the saved file", total=2 * run.config.data.held_out_samples, quiet=quiet) as advance:
+        scores = measure(folder, on_progress=advance)
+    if json:
+        print_json(_result(run, scores))
+    else:
+        _print_summary(run, scores)
+
+
+def _train(run: Run, *, quiet: bool) -> bool:
+    """Train with a view on stderr; whether the run is done, or was interrupted."""
+    from stackrev.cli.live import training_view
+
+    with training_view(run.trainer, quiet=quiet) as on_event, _interruptible() as interrupted:
+        return run.train(on_event, stop=interrupted)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a request to stop between two batches; the second stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _result(run: Run, scores: dict[str, Scores]) -> dict[str, Any]:
+    """What `--json` says."""
+    from stackrev.runs import summary
+
+    reached, config = run.trainer.progress, run.config
+    return {
+        "model": config.model.kind,
+        "seed": config.training.seed,
+        "folder": str(run.folder),
+        "batches": reached.batch,
+        "solved_batch": reached.solved_batch,
+        "seconds": round(reached.seconds, 3),
+        "scores": {lengths: summary(each, config.data.held_out_seed) for lengths, each in scores.items()},
+        "command": settings.command_line(config),
+    }
+
+
+def _print_summary(run: Run, scores: dict[str, Scores]) -> None:
+    reached, config = run.trainer.progress, run.config
+    solved = "not solved" if reached.solved_batch is None else f"solved after {reached.solved_batch} batches"
+    name = f"{config.model.kind}, seed {config.training.seed}"
+    print(f"{name}: {solved}; {reached.batch} batches in {reached.seconds:.1f} s")
+    rows = [(lengths, str(each.samples), share(each.coarse), share(each.fine)) for lengths, each in scores.items()]
+    print_table([("lengths", "strings", "coarse", "fine"), *rows])
+    print(f"saved in {run.folder}")
