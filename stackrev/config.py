@@ -196,7 +196,9 @@ class Config:
             case "rnn":
                 return cls(
                     model=ModelConfig(kind="rnn", hidden_size=512),
-                    training=TrainingConfig(batches=20_000, learning_rate=1e-3, schedule="cosine", check_every=200),
+                    training=TrainingConfig(
+                        batches=20_000, learning_rate=1e-3, warmup_batches=200, schedule="cosine", check_every=200
+                    ),
                 )
             case _:
                 raise ConfigError(f"there is no model {kind!r}", hint=f"the models are {', '.join(KINDS)}")
