@@ -6,11 +6,12 @@ batches and gate noise, so that a change in one does not shift the others.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -166,16 +167,16 @@ class Trainer:
             emit(event)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that `restore` needs: tensors, and a description in plain JSON values."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        """All that `restore` needs, as copies: tensors, and a description in plain JSON values."""
+        tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.state_dict().items()}
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         for parameter, state in self.optimizer.state.items():
             for key, value in state.items():
                 if value is not None:
-                    tensors[f"optimizer.{key}.{names[id(parameter)]}"] = torch.as_tensor(value)
+                    tensors[f"optimizer.{key}.{names[id(parameter)]}"] = torch.as_tensor(value).clone()
         for name, generator in self._generators.items():
             tensors[f"generator.{name}"] = generator.get_state()
-        return tensors, {"config": to_dict(self.config), "progress": dict(vars(self.progress))}
+        return tensors, {"config": to_dict(self.config), "progress": asdict(self.progress)}
 
     def restore(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
         """Put the run back to where `state` was taken.
@@ -191,13 +192,13 @@ class Trainer:
             for key, tensor in tensors.items():
                 if key.startswith("optimizer."):
                     _, moment, name = key.split(".", 2)
-                    moments.setdefault(name, {})[moment] = tensor
+                    moments.setdefault(name, {})[moment] = tensor.clone()
             packed = self.optimizer.state_dict()
             packed["state"] = {names.index(name): each for name, each in moments.items()}
             self.optimizer.load_state_dict(packed)
             for name, generator in self._generators.items():
                 generator.set_state(tensors[f"generator.{name}"])
-            self.progress = Progress(**description["progress"])
+            self.progress = Progress(**copy.deepcopy(description["progress"]))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise TrainingError(
                 f"the training state does not fit the configuration: {str(error).splitlines()[0]}",
