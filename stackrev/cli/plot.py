@@ -1,0 +1,278 @@
+"""`stackrev plot`: the experiment's figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stackrev.cli.common import (
+    DEFAULT_MODEL,
+    ModelOption,
+    ModelsOption,
+    QuietOption,
+    SeedOption,
+    ThreadsOption,
+    UsageError,
+    check_size,
+    examples,
+    find_model,
+    load_model,
+    progress,
+    set_threads,
+)
+from stackrev.config import LengthRange
+from stackrev.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from stackrev.figures import History
+
+LENGTHS = "8,16,32,64,128,256,512,1024,2048,4096"
+EXAMPLE = "$A string to reverse|"
+
+app = typer.Typer(
+    name="plot",
+    help="Draw the experiment's figures, as SVG or PNG.",
+    epilog=examples(
+        "stackrev plot learning --model stack-lstm --model lstm --model rnn",
+        "stackrev plot lengths --model stack-lstm --model lstm --model rnn -o lengths.png",
+        "stackrev plot gates 'hello world'",
+        "stackrev plot consistency runs/consistency",
+        "stackrev plot comparison runs/table/* --title 'Settings'",
+    ),
+    no_args_is_help=True,
+)
+
+OutputOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Where to draw it: .svg or .png; repeat it for both.",
+        show_default="the figure's name, .svg",
+    ),
+]
+TitleOption = Annotated[str | None, typer.Option(help="What to write above it.", show_default="what it shows")]
+TextArgument = Annotated[str, typer.Argument(metavar="TEXT", help="An ASCII string; $ and | around it are taken off.")]
+
+
+@app.command()
+def learning(
+    model: ModelsOption = None,
+    title: TitleOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Loss and fine accuracy against the number of batches, a line a model, from checkpoints' histories."""
+    _check(output)
+    from stackrev import checkpoints, figures
+
+    histories = {}
+    for name in model or [DEFAULT_MODEL]:
+        folder = find_model(name)
+        kind = checkpoints.load_config(folder)[0].model.kind
+        history = _checks(checkpoints.read_history(folder), name)
+        histories[kind if kind not in histories else name] = history
+    figure = figures.learning(histories, **_titled(title))
+    _write(figure, "learning", output)
+
+
+@app.command()
+def consistency(
+    folder: Annotated[Path, typer.Argument(help="What scripts/consistency.py wrote, or its seeds.jsonl.")],
+    title: TitleOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Loss and fine accuracy against the number of batches, a line a seed."""
+    _check(output)
+    from stackrev import figures
+
+    _write(figures.consistency(_seeds(folder), title=title), "consistency", output)
+
+
+@app.command()
+def comparison(
+    folders: Annotated[list[Path], typer.Argument(help="What scripts/consistency.py wrote, a folder a setting.")],
+    title: TitleOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Settings side by side: optimisers, depths, sizes; how many runs learn, and how soon."""
+    _check(output)
+    from stackrev import figures
+
+    groups = {_setting_name(folder): _seeds(folder) for folder in folders}
+    _write(figures.comparison(groups, title=title or "How settings compare"), "comparison", output)
+
+
+@app.command()
+def search(
+    file: Annotated[Path, typer.Argument(help="What stackrev search --json printed.")],
+    title: TitleOption = None,
+    output: OutputOption = None,
+) -> None:
+    """The worth of each trial of a search against each of its settings."""
+    _check(output)
+    from stackrev import figures
+
+    try:
+        points = [
+            figures.TrialPoint(each["number"], each["value"], each["state"] == "pruned", each["settings"])
+            for each in json.loads(file.read_text(encoding="utf-8"))["all"]
+            if each["state"] in ("complete", "pruned") and each["value"] is not None
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is not a search's result", hint="stackrev search --json prints one") from error
+    if not points:
+        raise DataError(f"{file} has no trials")
+    _write(figures.search(points, **_titled(title)), "search", output)
+
+
+@app.command()
+def lengths(
+    model: ModelsOption = None,
+    at: Annotated[str, typer.Option("--lengths", metavar="N,N,...", help="At which lengths.")] = LENGTHS,
+    samples: Annotated[int, typer.Option(min=1, help="How many strings of each length.")] = 50,
+    seed: SeedOption = 0,
+    title: TitleOption = None,
+    output: OutputOption = None,
+    threads: ThreadsOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Coarse and fine accuracy against the length of the string, a line a model."""
+    _check(output)
+    from stackrev import figures
+
+    try:
+        wanted = sorted({int(each) for each in at.split(",")})
+    except ValueError:
+        raise UsageError(f"{at!r} is not a list of lengths", hint="write 8,64,512") from None
+    if not wanted or wanted[0] < 1:
+        raise UsageError("lengths must be at least 1")
+    check_size(LengthRange(minimum=wanted[0], maximum=wanted[-1]), samples)
+    set_threads(threads)
+    names = model or [DEFAULT_MODEL]
+
+    import torch
+
+    from stackrev.data import sample_strings
+    from stackrev.scoring import score
+
+    figures.require()
+    generator = torch.Generator().manual_seed(seed)
+    strings = [
+        string
+        for length in wanted
+        for string in sample_strings(LengthRange(minimum=length, maximum=length), samples, generator)
+    ]
+    scores, trained = {}, None
+    for name in names:
+        checkpoint = load_model(name)
+        trained = trained or checkpoint.config.data.lengths
+        with progress(name, total=len(strings), quiet=quiet) as advance:
+            each = score(checkpoint.model, strings, on_progress=advance).by_length().values()
+        kind = checkpoint.config.model.kind
+        scores[kind if kind not in scores else name] = figures.LengthScores(
+            wanted, [part.coarse for part in each], [part.fine for part in each]
+        )
+    assert trained is not None
+    _write(figures.lengths(scores, trained=(trained.minimum, trained.maximum), **_titled(title)), "lengths", output)
+
+
+@app.command()
+def gates(
+    text: TextArgument = EXAMPLE,
+    model: ModelOption = DEFAULT_MODEL,
+    title: TitleOption = None,
+    output: OutputOption = None,
+) -> None:
+    """The push and pop strengths of each step, while one string is reversed."""
+    _check(output)
+    from stackrev import figures
+
+    _write(figures.gates(_trace(model, text), title=title), "gates", output)
+
+
+@app.command()
+def stack(
+    text: TextArgument = EXAMPLE,
+    model: ModelOption = DEFAULT_MODEL,
+    title: TitleOption = None,
+    output: OutputOption = None,
+) -> None:
+    """What is on the stack after each step, while one string is reversed: a heat map."""
+    _check(output)
+    from stackrev import figures
+
+    _write(figures.contents(_trace(model, text), title=title), "stack", output)
+
+
+def _trace(name: str, text: str) -> Any:
+    from stackrev import figures
+    from stackrev.models import StackLSTMReverser
+    from stackrev.traces import trace
+
+    figures.require()
+    model = load_model(name).model
+    if not isinstance(model, StackLSTMReverser):
+        raise UsageError(f"{name} has no stack", hint="name a stack-lstm")
+    if len(text) > 1 and text.startswith("$") and text.endswith("|"):
+        text = text[1:-1]
+    if len(text) > 200:
+        raise UsageError(f"{len(text)} symbols are too many for one figure", hint="give at most 200")
+    return trace(model, text)
+
+
+def _seeds(path: Path) -> list[History]:
+    file = path / "seeds.jsonl" if path.is_dir() else path
+    try:
+        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        histories = [_checks(line["history"], str(file)) for line in lines]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is not a list of seeds", hint="scripts/consistency.py makes one") from error
+    if not histories:
+        raise DataError(f"{file} has no seeds yet")
+    return histories
+
+
+def _setting_name(path: Path) -> str:
+    setting = (path if path.is_dir() else path.parent) / "setting.json"
+    try:
+        return str(json.loads(setting.read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return path.name
+
+
+def _checks(history: Sequence[Any], name: str) -> History:
+    """The lines of a history that are checks."""
+    checks = [
+        line for line in history if isinstance(line, dict) and {"batch", "validation", "test", "loss"} <= set(line)
+    ]
+    if not checks:
+        raise DataError(f"{name} has no checks in its history")
+    return checks
+
+
+def _titled(title: str | None) -> dict[str, Any]:
+    return {} if title is None else {"title": title}
+
+
+def _check(output: list[Path] | None) -> None:
+    """Refuse a file that cannot become a figure before any work is done."""
+    from stackrev.figures import FORMATS
+
+    for path in output or ():
+        if path.suffix[1:].lower() not in FORMATS:
+            raise UsageError(f"{path} is neither an .svg nor a .png", hint="name the file .svg or .png")
+
+
+def _write(figure: Figure, name: str, output: list[Path] | None) -> None:
+    from stackrev.figures import render
+
+    for path in output or [Path(f"{name}.svg")]:
+        path.write_bytes(render(figure, path.suffix[1:].lower()))
+        print(path)
