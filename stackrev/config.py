@@ -87,8 +87,9 @@ class ModelConfig:
 
     `stack_width` and everything below it concern the stack-LSTM alone. `gate_stretch` is e of
     `clamp((1 + 2e) sigmoid(x) - e, 0, 1)` (0 is the paper's sigmoid); `gate_noise` is the standard deviation of the
-    noise added to the gates' pre-activations in training; `shared_controls` makes encoder and decoder push and pop
-    through the same projections; `initialisation` "torch" draws every weight as torch's own layers do.
+    noise added to the gates' pre-activations in training; `shared_controls` makes encoder and decoder work the stack
+    through the same projections, as if they were one network: then an encoder that learns to push teaches the decoder
+    to, which reads only what it has just pushed, and about one run in ten never learns; `initialisation` "torch" draws every weight as torch's own layers do.
     """
 
     kind: ModelKind = "stack-lstm"
@@ -98,7 +99,7 @@ class ModelConfig:
     stack_width: int = 64
     gate_stretch: float = 0.05
     gate_noise: float = 1.0
-    shared_controls: bool = True
+    shared_controls: bool = False
     push_bias: float = 1.5
     pop_bias: float = -1.5
 
@@ -136,9 +137,9 @@ class TrainingConfig:
     schedule: Schedule = "constant"
     warmup_batches: int = 0
     clip_norm: float = 1.0
-    recurrent_l1: float = 0.0
-    check_every: int = 100
-    settle_batches: int | None = 300
+    recurrent_l1: float = 1e-3
+    check_every: int = 50
+    settle_batches: int | None = 200
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -190,14 +191,22 @@ class Config:
                         curriculum_start=4,
                         learning_rate=2e-3,
                         schedule="cosine",
+                        recurrent_l1=0.0,
                         check_every=200,
+                        settle_batches=300,
                     ),
                 )
             case "rnn":
                 return cls(
                     model=ModelConfig(kind="rnn", hidden_size=512),
                     training=TrainingConfig(
-                        batches=20_000, learning_rate=1e-3, warmup_batches=200, schedule="cosine", check_every=200
+                        batches=20_000,
+                        learning_rate=1e-3,
+                        warmup_batches=200,
+                        schedule="cosine",
+                        recurrent_l1=0.0,
+                        check_every=200,
+                        settle_batches=300,
                     ),
                 )
             case _:

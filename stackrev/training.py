@@ -25,7 +25,8 @@ from stackrev.models import Reverser, build, pack_targets
 from stackrev.scoring import Scores, score
 
 CHECK_SAMPLES = 100
-"""A check scores this many held-out strings of either set; where all are right it goes on to the whole sets."""
+"""A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
+sets: a run is solved by them, and it ends by them."""
 
 
 @dataclass(frozen=True)
@@ -280,8 +281,7 @@ class Trainer:
         progress = self.progress
         start = time.perf_counter()
         validation, test = (score(self.model, each[:CHECK_SAMPLES]) for each in self._held_out)
-        last = progress.batch == self.config.training.batches
-        if last or (validation.perfect and test.perfect):
+        if self.done or (progress.settled_from is None and validation.perfect and test.perfect):
             validation, test = (score(self.model, each) for each in self._held_out)
         seconds = progress.seconds + time.perf_counter() - start
         loss = progress.loss_sum / max(1, progress.loss_count)
