@@ -89,7 +89,8 @@ class ModelConfig:
     `clamp((1 + 2e) sigmoid(x) - e, 0, 1)` (0 is the paper's sigmoid); `gate_noise` is the standard deviation of the
     noise added to the gates' pre-activations in training; `shared_controls` makes encoder and decoder work the stack
     through the same projections, as if they were one network: then an encoder that learns to push teaches the decoder
-    to, which reads only what it has just pushed, and about one run in ten never learns; `initialisation` "torch" draws every weight as torch's own layers do.
+    to, which reads only what it has just pushed, and about one run in ten never learns; `initialisation` "torch" draws
+    every weight as torch's own layers do.
     """
 
     kind: ModelKind = "stack-lstm"
