@@ -261,10 +261,14 @@ class Forward : Recurrence<S> {
             static_cast<S*>(c_.push)[at] = static_cast<S*>(c_.pop)[at] = 0;
             clear<S>(this->values() + (s * B + b) * M, M);
             c_.bottoms[s * B + b] = c_.tops[s * B + b] = now.heights[i];
+            c_.below[s * B + b] = -1;
             if (!c_.saving) continue;
+            clear<S>(static_cast<S*>(c_.squashed) + 2 * at, 2);
             for (long k = 0; k < K; ++k) {
-                const long width = (k == 0 ? M : H) + H;
+                const long width = (k == 0 ? M : H) + H, layer = (k * T + t) * B + b;
                 clear<S>(static_cast<S*>(c_.sources[k]) + at * width, width);
+                clear<S>(static_cast<S*>(c_.activated) + layer * 4 * H, 4 * H);
+                clear<S>(static_cast<S*>(c_.cells) + layer * H, H);
             }
         }
     }
