@@ -7,6 +7,7 @@ units, K layers, stack width M, vocabulary V.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -20,6 +21,7 @@ from stackrev import vocabulary
 from stackrev.config import Config, ModelConfig
 from stackrev.data import Batch
 from stackrev.errors import CheckpointError
+from stackrev.native.session import Session
 from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
 from stackrev.stack import StackState
 
@@ -320,6 +322,22 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
             return self.decoder_controls
         return self.controls
 
+    def session(self) -> Session:
+        """The model as it stands, run by the compiled kernels on one string of any length; see `Session`.
+
+        Raises:
+            NativeError: The kernels are not there.
+        """
+        config = self.config
+        weights = {name: _bytes(parameter) for name, parameter in self.state_dict().items()}
+        return Session(
+            weights,
+            hidden=config.hidden_size,
+            width=config.stack_width,
+            layers=config.layers,
+            stretch=config.gate_stretch,
+        )
+
     @override
     def recurrent_weights(self) -> list[nn.Parameter]:
         return [*self.encoder.recurrent, *self.decoder.recurrent]
@@ -360,6 +378,11 @@ def build(config: ModelConfig, generator: torch.Generator | None = None) -> Reve
 def _blank(module: Module) -> Module:
     """A module from the meta device, with memory but no values: made so that no global generator is drawn from."""
     return module.to_empty(device="cpu")
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().to("cpu", torch.float32).contiguous()
+    return ctypes.string_at(flat.data_ptr(), 4 * flat.numel())
 
 
 def _recurrent(module: nn.RNNBase) -> list[nn.Parameter]:

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stackrev import native, vocabulary
 from stackrev.data import Batch, make_batch
-from stackrev.models import Reverser, pack_targets
+from stackrev.models import Reverser, StackLSTMReverser, pack_targets
 
 BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
@@ -89,7 +90,7 @@ def score(
     try:
         with torch.inference_mode():
             for places in _group([len(each) for each in strings]):
-                counts = correct_symbols(model, make_batch([strings[place] for place in places]))
+                counts = _correct(model, [strings[place] for place in places])
                 for place, count in zip(places, counts, strict=True):
                     correct[place] = count
                 if on_progress is not None:
@@ -110,6 +111,21 @@ def correct_symbols(model: Reverser[Any], batch: Batch) -> list[int]:
     table[inside] = right
     counts: list[int] = table.long().cumprod(0).sum(0).tolist()
     return counts
+
+
+def _correct(model: Reverser[Any], strings: Sequence[Tensor]) -> list[int]:
+    """`correct_symbols`, longest first; of a string too long for a batch by the compiled kernels, if they are there."""
+    if len(strings[0]) >= BATCH_SYMBOLS and isinstance(model, StackLSTMReverser) and native.available():
+        return [_stream(model, string) for string in strings]
+    return correct_symbols(model, make_batch(strings))
+
+
+def _stream(model: StackLSTMReverser, string: Tensor) -> int:
+    """`correct_symbols` of one string, in memory that holds its stack and no more."""
+    symbols = string.tolist()
+    session = model.session()
+    session.encode([vocabulary.START, *symbols])
+    return session.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols)).right
 
 
 def _group(lengths: Sequence[int]) -> Iterator[list[int]]:
