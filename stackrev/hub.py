@@ -56,14 +56,17 @@ _REQUIRED = (checkpoints.CONFIG, checkpoints.WEIGHTS, checkpoints.HISTORY)
 
 _CONNECT_SECONDS = 7.0
 _READ_SECONDS = 7.0
-_COMMIT_SECONDS = 20.0
+_COMMIT_SECONDS = 15.0
 """How long the Hub may take to answer what cannot be repeated."""
 _ATTEMPTS = 3
+_RESUMPTIONS = 4
 _PATIENCE_SECONDS = 10.0
 """When it is too late to try again."""
 _SLOW_SECONDS = 15.0
-_SLOW_BYTES = 15 * 1024
-"""Fewer bytes than this in that time, and a download counts as hung."""
+_BYTES_PER_SECOND = 1024
+"""A download that is slower for so long counts as hung."""
+_RESUMED_BYTES_PER_SECOND = 64 * 1024
+"""How fast one that breaks off must have been to be resumed after `_PATIENCE_SECONDS`."""
 _LARGEST_ANSWER = 2**28
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
@@ -285,7 +288,7 @@ def push(
         checkpoints.copy(source, folder)
         scores = dict(evaluate(folder) if evaluate is not None else _measure(folder, on_progress))
         checkpoints.save_scores(folder, scores, name=repo)
-        checkpoints.verify(folder)
+        _read(folder)
         files = {each: (folder / each).stat().st_size for each in checkpoints.FILES}
         card = (folder / checkpoints.CARD).read_text(encoding="utf-8")
         if dry_run:
@@ -497,7 +500,7 @@ def _sizes(hub: Any, reference: Reference, token: str | None) -> dict[str, int]:
 def _talking(reference: Reference, count: Callable[[int], object]) -> Iterator[Any]:
     """huggingface_hub, quiet and guarded; whatever it raises becomes one line. `count` is told of bytes received."""
     hub = importlib.import_module("huggingface_hub")
-    for part in ("constants", "errors", "utils"):
+    for part in ("constants", "errors", "utils", "utils.logging"):  # loaded lazily, and configured when they are
         importlib.import_module(f"huggingface_hub.{part}")
     try:
         with _quiet(hub), _guarded(hub, count):
@@ -551,7 +554,7 @@ class _Guard:
         self._http = importlib.import_module(type(client).__module__.partition(".")[0])  # httpx, or its successor
         self._count = count
         self._error: HubError | None = None
-        self._gets: Counter[str] = Counter()
+        self._downloads: dict[str, tuple[int, float]] = {}
         self._received: Counter[str] = Counter()
 
     def __call__(self, request: Any, **options: Any) -> Any:
@@ -568,10 +571,7 @@ class _Guard:
         request.extensions = {**request.extensions, "timeout": timeout}
         url = str(request.url)
         if streamed := request.method == "GET" and options.get("stream", False):
-            self._gets[url] += 1
-            # huggingface_hub resumes downloads that break off; while that gets somewhere, let it
-            if self._gets[url] > min(2 + self._received[url] // 65_536, 8):
-                raise self._fail("the connection keeps breaking off")
+            self._resume(url)
         start = time.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
             wait = float(attempt)
@@ -593,6 +593,15 @@ class _Guard:
                 break
             time.sleep(wait)
         raise self._fail(reason)
+
+    def _resume(self, url: str) -> None:
+        """huggingface_hub resumes downloads that break off: let it, a few times and while that gets somewhere."""
+        now = time.monotonic()
+        tries, since = self._downloads.get(url, (0, now))
+        self._downloads[url] = (tries + 1, since)
+        hopeless = now - since > _PATIENCE_SECONDS and self._received[url] < (now - since) * _RESUMED_BYTES_PER_SECOND
+        if tries >= _RESUMPTIONS or hopeless:
+            raise self._fail("the connection keeps breaking off")
 
     def _fail(self, reason: str) -> HubError:
         self._error = HubError(f"the Hub failed: {reason}", hint="try again later; what is in the cache still works")
@@ -616,7 +625,7 @@ class _Guard:
                     if total > _LARGEST_ANSWER:
                         raise guard._fail("its answer is too large")
                     if time.monotonic() - start > _SLOW_SECONDS:
-                        if received < _SLOW_BYTES:
+                        if received < _SLOW_SECONDS * _BYTES_PER_SECOND:
                             raise guard._fail("it sends too slowly")
                         start, received = time.monotonic(), 0
                     yield chunk

@@ -1,0 +1,259 @@
+"""`stackrev models`: which models there are, what is known about them, and sharing them on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stackrev.cli.common import (
+    JsonOption,
+    QuietOption,
+    complain,
+    complete_model,
+    examples,
+    print_json,
+    print_table,
+    progress,
+    share,
+)
+
+app = typer.Typer(
+    name="models",
+    help="List, check, fetch and share models.",
+    no_args_is_help=True,
+    epilog=examples(
+        "stackrev models list",
+        "stackrev models pull user/repo",
+        "stackrev models push runs/stack-lstm-seed0 user/repo --private",
+    ),
+)
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A packaged model, a checkpoint folder, or user/repo[@revision].",
+        autocompletion=complete_model,
+    ),
+]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir", metavar="FOLDER", help="The Hub's cache.", show_default="the standard one, see HF_HOME"
+    ),
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the cache alone, never the network.")]
+
+
+@app.command("list", epilog=examples("stackrev models list", "stackrev models list --json"))
+def list_models(cache_dir: CacheOption = None, json: JsonOption = False) -> None:
+    """List the packaged models and those of the Hub that are in the cache."""
+    from stackrev import checkpoints, hub
+
+    folders = {name: checkpoints.resolve(name) for name in checkpoints.packaged_names()}
+    folders |= hub.cached_models(cache_dir)
+    results = [_summary(name, folder) for name, folder in folders.items()]
+    if json:
+        print_json(results)
+        return
+    rows = [(each["model"], each["kind"], f"{each['parameters']:,}", _best(each["scores"])) for each in results]
+    print_table([("model", "kind", "parameters", "coarse"), *rows])
+
+
+@app.command(epilog=examples("stackrev models info stack-lstm", "stackrev models info user/repo@v1 --json"))
+def info(
+    name: NameArgument,
+    cache_dir: CacheOption = None,
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show how a model was made and what it scored."""
+    from stackrev import checkpoints
+    from stackrev.config import to_dict
+
+    folder = _find(name, cache_dir, offline, quiet)
+    description = checkpoints.describe(folder)
+    result = _summary(name, folder) | {
+        "command": description.command,
+        "sha256": dict(description.checksums),
+        "config": to_dict(description.config),
+    }
+    if json:
+        print_json(result)
+        return
+    for key in ("model", "folder", "kind", "parameters", "command"):
+        print(f"{key}: {_plain(result[key])}")
+    for lengths, each in _scored(description.scores):
+        print(f"scores on {lengths}: coarse {share(each['coarse'])}, fine {share(each['fine'])}")
+    for section, values in result["config"].items():
+        for key, value in values.items():
+            print(f"{section}.{key}: {_plain(value)}")
+    for file, checksum in result["sha256"].items():
+        print(f"sha256 {file}: {checksum}")
+
+
+@app.command(epilog=examples("stackrev models verify", "stackrev models verify runs/stack-lstm-seed0"))
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Models, by name or folder.", show_default="all packaged models"),
+    ] = None,
+    cache_dir: CacheOption = None,
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check models: the checksum of every file, a strict load, finite weights."""
+    from stackrev import checkpoints
+
+    results = []
+    for name in names or checkpoints.packaged_names():
+        verification = checkpoints.verify(_find(name, cache_dir, offline, quiet))
+        results.append(
+            {
+                "model": name,
+                "folder": str(verification.folder),
+                "parameters": verification.parameters,
+                "sha256": dict(verification.checksums),
+            }
+        )
+        if not json:
+            print(f"{name}: {verification.parameters:,} weights, as recorded")
+    if json:
+        print_json(results)
+
+
+@app.command(epilog=examples("stackrev models pull user/repo", "stackrev models pull user/repo@v1 --json"))
+def pull(
+    name: Annotated[str, typer.Argument(metavar="USER/REPO[@REVISION]", help="A model on the Hugging Face Hub.")],
+    cache_dir: CacheOption = None,
+    offline: OfflineOption = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fetch a model from the Hub, or its newest version if it is in the cache; print where it lies."""
+    from stackrev import hub
+
+    with _progress(quiet) as on_progress:
+        folder = hub.pull(name, offline=offline, cache_dir=cache_dir, on_progress=on_progress)
+    if json:
+        print_json(_summary(name, folder) | {"commit": folder.name})
+    else:
+        print(folder)
+
+
+@app.command(
+    epilog=examples(
+        "stackrev models push runs/stack-lstm-seed0 user/repo --dry-run",
+        "stackrev models push runs/stack-lstm-seed0 user/repo --private",
+    )
+)
+def push(
+    name: NameArgument,
+    repo: Annotated[str, typer.Argument(metavar="USER/REPO", help="Where on the Hub; made if need be.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repo private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, and send nothing.")] = False,
+    message: Annotated[str | None, typer.Option(metavar="TEXT", help="The commit's message.")] = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Share a model on the Hub, with a card that tells what it scores; print the commit's address.
+
+    The scores are measured anew, on the files that are sent. The token is the Hub's standard one: log in with
+    `hf auth login`, or set HF_TOKEN.
+    """
+    from stackrev import hub
+
+    with _progress(quiet) as on_progress:
+        result = hub.push(name, repo, private=private, dry_run=dry_run, message=message, on_progress=on_progress)
+    if json:
+        print_json(
+            {
+                "repo": result.repo,
+                "files": dict(result.files),
+                "scores": dict(result.scores),
+                "commit": result.commit,
+                "url": result.url,
+            }
+        )
+    elif result.url is not None:
+        print(result.url)
+    else:
+        for file, size in result.files.items():
+            print(f"{file}: {size:,} bytes")
+        print()
+        print(result.card)
+        if not quiet:
+            complain("note", f"nothing was sent to {result.repo}")
+
+
+def _find(name: str, cache_dir: Path | None, offline: bool, quiet: bool) -> Path:
+    from stackrev import hub
+
+    with _progress(quiet) as on_progress:
+        return hub.resolve(name, offline=offline, cache_dir=cache_dir, on_progress=on_progress)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Any]:
+    """A bar for each thing that is done, as `hub.OnProgress`."""
+    bars: dict[str, tuple[Any, Any]] = {}
+    done: dict[str, int] = {}
+
+    def show(what: str, amount: int, total: int) -> None:
+        if what not in bars:
+            close()
+            bar = progress(what, total=total, quiet=quiet)
+            bars[what] = (bar, bar.__enter__())
+        bars[what][1](amount - done.get(what, 0))
+        done[what] = amount
+
+    def close() -> None:
+        for bar, _ in bars.values():
+            bar.__exit__(None, None, None)
+        bars.clear()
+
+    try:
+        yield show
+    finally:
+        close()
+
+
+def _summary(name: str, folder: Path) -> dict[str, Any]:
+    """A model in brief."""
+    from stackrev import checkpoints
+
+    config, scores = checkpoints.load_config(folder)
+    return {
+        "model": name,
+        "folder": str(folder),
+        "kind": config.model.kind,
+        "parameters": sum(map(math.prod, checkpoints.shapes(config.model).values())),
+        "scores": dict(scores),
+    }
+
+
+def _scored(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    from stackrev import checkpoints
+
+    return checkpoints.results(scores)
+
+
+def _best(scores: Mapping[str, Any]) -> str:
+    """The coarse accuracy on the longest strings it was measured on."""
+    measured = [f"{share(each['coarse'])} on {lengths}" for lengths, each in _scored(scores)]
+    return measured[-1] if measured else "-"
+
+
+def _plain(value: Any) -> str:
+    """A value from a config, which a stranger may have written, in one line."""
+    if isinstance(value, Mapping):
+        return "-".join(map(str, value.values()))
+    text = "-" if value is None else str(value)
+    return text if text.isprintable() else repr(text)
