@@ -9,7 +9,9 @@ from stackrev.config import ModelConfig
 from stackrev.models import StackLSTMReverser
 
 BITS = 7
-CONFIG = ModelConfig(kind="stack-lstm", hidden_size=BITS + 1, stack_width=BITS, gate_stretch=0.05)
+CONFIG = ModelConfig(
+    kind="stack-lstm", hidden_size=BITS + 1, layers=1, stack_width=BITS, gate_stretch=0.05, shared_controls=True
+)
 FIRM = 20.0  # far enough out that a sigmoid or a tanh is at its end
 
 

@@ -23,7 +23,7 @@ from stackrev.models import (
     pack_targets,
 )
 
-SMALL = ModelConfig(hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0)
+SMALL = ModelConfig(hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0, shared_controls=True)
 
 
 def small(kind: ModelKind, **changes: Any) -> ModelConfig:

@@ -11,11 +11,20 @@ from hypothesis import strategies as st
 from reference import paper_stack, paper_stack_with_strengths
 from torch import Tensor
 
-from stackrev.stack import NeuralStack, StackState, neural_stack, stack_step
+from stackrev.stack import NeuralStack, StackState, neural_stack, neural_stack_torch, stack_step
 
 Controls = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
 
+Stack = Callable[..., tuple[Tensor, StackState]]
+
 BATCH, WIDTH = 4, 3
+
+
+@pytest.fixture(scope="module", params=[neural_stack, neural_stack_torch], ids=lambda function: function.__name__)
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """What runs by default, compiled where it can be, and the plain torch version."""
+    function: Stack = request.param
+    return function
 
 
 def uniform(steps: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -52,11 +61,11 @@ def values_of(steps: int, generator: torch.Generator) -> Tensor:
     return torch.randn(steps, BATCH, WIDTH, dtype=torch.float64, generator=generator)
 
 
-def test_figure_1a() -> None:
+def test_figure_1a(stack: Stack) -> None:
     v = torch.eye(3, dtype=torch.float64)[:, None]  # so that a read is the weights of v_1, v_2, v_3
     push = torch.tensor([[0.8], [0.5], [0.9]], dtype=torch.float64)
     pop = torch.tensor([[0.0], [0.1], [0.9]], dtype=torch.float64)
-    reads, state = neural_stack(v, push, pop)
+    reads, state = stack(v, push, pop)
     expected = torch.tensor([[0.8, 0, 0], [0.5, 0.5, 0], [0.1, 0, 0.9]], dtype=torch.float64)
     torch.testing.assert_close(reads[:, 0], expected, rtol=0, atol=1e-12)
     # s_3 = (0.3, 0, 0.9): the pop of 0.9 takes v_2's 0.5 and 0.4 of the 0.7 that were left of v_1
@@ -67,14 +76,14 @@ def test_figure_1a() -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 63, 130])
 @pytest.mark.parametrize("controls", CONTROLS.values(), ids=CONTROLS)
-def test_agrees_with_the_paper(controls: Controls, steps: int, generator: torch.Generator) -> None:
+def test_agrees_with_the_paper(stack: Stack, controls: Controls, steps: int, generator: torch.Generator) -> None:
     push, pop = controls(steps, generator)
     values = values_of(steps, generator)
     upstream = values_of(steps, generator)
     found: list[tuple[Tensor, ...]] = []
-    for stack in (paper_stack, lambda *each: neural_stack(*each)[0]):
+    for function in (paper_stack, lambda *each: stack(*each)[0]):
         leaves = [each.clone().requires_grad_() for each in (values, push, pop)]
-        reads = stack(*leaves)
+        reads = function(*leaves)
         gradients = torch.autograd.grad((reads * upstream).sum(), leaves, materialize_grads=True)
         found.append((reads.detach(), *gradients))
     (reads, g_values, g_push, g_pop), (our_reads, our_values, our_push, our_pop) = found
@@ -87,24 +96,26 @@ def test_agrees_with_the_paper(controls: Controls, steps: int, generator: torch.
 
 
 @pytest.mark.parametrize("controls", CONTROLS.values(), ids=CONTROLS)
-def test_strengths_are_the_papers(controls: Controls, generator: torch.Generator) -> None:
+def test_strengths_are_the_papers(stack: Stack, controls: Controls, generator: torch.Generator) -> None:
     push, pop = controls(9, generator)
     values = values_of(9, generator)
     _, strengths = paper_stack_with_strengths(values, push, pop)
     for t in range(9):
-        _, state = neural_stack(values[: t + 1], push[: t + 1], pop[: t + 1])
+        _, state = stack(values[: t + 1], push[: t + 1], pop[: t + 1])
         torch.testing.assert_close(state.strengths, strengths[t], rtol=0, atol=1e-12)
         torch.testing.assert_close(state.height, strengths[t].sum(0), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 8, 9])
 @pytest.mark.parametrize("controls", CONTROLS.values(), ids=CONTROLS)
-def test_a_sequence_can_be_split_anywhere(controls: Controls, cut: int, generator: torch.Generator) -> None:
+def test_a_sequence_can_be_split_anywhere(
+    stack: Stack, controls: Controls, cut: int, generator: torch.Generator
+) -> None:
     push, pop = controls(9, generator)
     values = values_of(9, generator)
-    reads, state = neural_stack(values, push, pop)
-    first, between = neural_stack(values[:cut], push[:cut], pop[:cut])
-    second, final = neural_stack(values[cut:], push[cut:], pop[cut:], between)
+    reads, state = stack(values, push, pop)
+    first, between = stack(values[:cut], push[:cut], pop[:cut])
+    second, final = stack(values[cut:], push[cut:], pop[cut:], between)
     torch.testing.assert_close(torch.cat([first, second]), reads, rtol=0, atol=1e-12)
     assert len(final.values) == 9
     for ours, whole in zip((*final, final.strengths), (*state, state.strengths), strict=True):
@@ -112,10 +123,10 @@ def test_a_sequence_can_be_split_anywhere(controls: Controls, cut: int, generato
 
 
 @pytest.mark.parametrize("controls", CONTROLS.values(), ids=CONTROLS)
-def test_steps_in_a_chain_are_the_whole(controls: Controls, generator: torch.Generator) -> None:
+def test_steps_in_a_chain_are_the_whole(stack: Stack, controls: Controls, generator: torch.Generator) -> None:
     push, pop = controls(9, generator)
     values = values_of(9, generator)
-    reads, final = neural_stack(values, push, pop)
+    reads, final = stack(values, push, pop)
     state = StackState.empty(BATCH, WIDTH, like=values)
     for t in range(9):
         before = [each.clone() for each in state]
@@ -127,15 +138,15 @@ def test_steps_in_a_chain_are_the_whole(controls: Controls, generator: torch.Gen
         torch.testing.assert_close(ours, whole, rtol=0, atol=1e-12)
 
 
-def test_gradients_flow_through_a_split(generator: torch.Generator) -> None:
+def test_gradients_flow_through_a_split(stack: Stack, generator: torch.Generator) -> None:
     push, pop = CONTROLS["random"](7, generator)
     values = values_of(7, generator)
     upstream = values_of(7, generator)
 
     def gradients(cut: int) -> tuple[Tensor, ...]:
         v, d, u = leaves = [each.clone().requires_grad_() for each in (values, push, pop)]
-        first, state = neural_stack(v[:cut], d[:cut], u[:cut])
-        second, state = neural_stack(v[cut:], d[cut:], u[cut:], state)
+        first, state = stack(v[:cut], d[:cut], u[:cut])
+        second, state = stack(v[cut:], d[cut:], u[cut:], state)
         loss = (torch.cat([first, second]) * upstream).sum() + state.strengths[2].sum() + 2 * state.height.sum()
         return torch.autograd.grad(loss, leaves)
 
@@ -143,23 +154,23 @@ def test_gradients_flow_through_a_split(generator: torch.Generator) -> None:
         torch.testing.assert_close(split, whole, rtol=0, atol=1e-12)
 
 
-def test_numeric_gradients(generator: torch.Generator) -> None:
+def test_numeric_gradients(stack: Stack, generator: torch.Generator) -> None:
     values = values_of(6, generator)
     push, pop = CONTROLS["random"](6, generator)
-    _, start = neural_stack(values_of(3, generator), *CONTROLS["growing"](3, generator))
+    _, start = stack(values_of(3, generator), *CONTROLS["growing"](3, generator))
     leaves = [each.clone().requires_grad_() for each in (values, push, pop, start.values, start.height)]
 
     def everything(values: Tensor, push: Tensor, pop: Tensor, below: Tensor, height: Tensor) -> tuple[Tensor, ...]:
         lift = height - start.height  # the whole column, lifted
         state = StackState(below, start.bottoms + lift, start.tops + lift, height)
-        reads, final = neural_stack(values, push, pop, state)
+        reads, final = stack(values, push, pop, state)
         return reads, final.strengths.sum(1), final.height
 
     assert torch.autograd.gradcheck(everything, leaves)
 
 
 @pytest.mark.parametrize("steps", [1, 7])
-def test_a_step_gives_the_gradients_of_the_whole(steps: int, generator: torch.Generator) -> None:
+def test_a_step_gives_the_gradients_of_the_whole(stack: Stack, steps: int, generator: torch.Generator) -> None:
     push, pop = CONTROLS["random"](steps, generator)
     values = values_of(steps, generator)
     upstream = values_of(steps, generator)
@@ -172,19 +183,19 @@ def test_a_step_gives_the_gradients_of_the_whole(steps: int, generator: torch.Ge
         return torch.stack(reads)
 
     found = []
-    for stack in (chain, lambda *each: neural_stack(*each)[0]):
+    for function in (chain, lambda *each: stack(*each)[0]):
         leaves = [each.clone().requires_grad_() for each in (values, push, pop)]
-        found.append(torch.autograd.grad((stack(*leaves) * upstream).sum(), leaves, materialize_grads=True))
+        found.append(torch.autograd.grad((function(*leaves) * upstream).sum(), leaves, materialize_grads=True))
     for ours, whole in zip(*found, strict=True):
         torch.testing.assert_close(ours, whole, rtol=0, atol=1e-10)
 
 
-def test_max_0_has_no_derivative_at_a_tie() -> None:
+def test_max_0_has_no_derivative_at_a_tie(stack: Stack) -> None:
     def gradients(step: bool) -> tuple[Tensor, Tensor]:
         push, pop = (torch.zeros(1, 1, dtype=torch.float64, requires_grad=True) for _ in range(2))
         value = torch.ones(1, 1, 1, dtype=torch.float64)
         empty = StackState.empty(1, 1, like=value)
-        read, state = stack_step(empty, value[0], push[0], pop[0]) if step else neural_stack(value, push, pop)
+        read, state = stack_step(empty, value[0], push[0], pop[0]) if step else stack(value, push, pop)
         loss = read.sum() + state.strengths.sum() + state.bottoms.sum()
         return torch.autograd.grad(loss, (push, pop))
 
@@ -196,17 +207,17 @@ strength = st.one_of(st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 1))
 sequence = st.lists(st.tuples(strength, strength), min_size=1, max_size=12)
 
 
-def run(controls: list[tuple[float, float]]) -> tuple[Tensor, Tensor, Tensor, StackState]:
+def run(stack: Stack, controls: list[tuple[float, float]]) -> tuple[Tensor, Tensor, Tensor, StackState]:
     """Push, pop, the weights [T, T] of every element in every read, and the final state."""
     push, pop = torch.tensor(controls, dtype=torch.float64).unbind(1)
     values = torch.eye(len(controls), dtype=torch.float64)[:, None]
-    reads, state = neural_stack(values, push[:, None], pop[:, None])
+    reads, state = stack(values, push[:, None], pop[:, None])
     return push, pop, reads[:, 0], state
 
 
-@given(sequence)
-def test_a_read_weighs_what_there_is_up_to_one(controls: list[tuple[float, float]]) -> None:
-    push, pop, weights, state = run(controls)
+@given(controls=sequence)
+def test_a_read_weighs_what_there_is_up_to_one(stack: Stack, controls: list[tuple[float, float]]) -> None:
+    push, pop, weights, state = run(stack, controls)
     height = torch.zeros((), dtype=torch.float64)
     for d, u, weight in zip(push, pop, weights, strict=True):
         height = (height - u).clamp(min=0) + d
@@ -215,9 +226,11 @@ def test_a_read_weighs_what_there_is_up_to_one(controls: list[tuple[float, float
     torch.testing.assert_close(state.height[0], height, rtol=0, atol=1e-12)
 
 
-@given(sequence)
-def test_a_read_knows_no_future_and_no_element_outgrows_its_push(controls: list[tuple[float, float]]) -> None:
-    push, _, weights, state = run(controls)
+@given(controls=sequence)
+def test_a_read_knows_no_future_and_no_element_outgrows_its_push(
+    stack: Stack, controls: list[tuple[float, float]]
+) -> None:
+    push, _, weights, state = run(stack, controls)
     assert bool((weights.triu(1) == 0).all())
     assert bool((weights <= push + 1e-12).all())
     assert bool((state.strengths[:, 0] <= push + 1e-12).all())
@@ -249,21 +262,21 @@ def test_whole_pushes_and_pops_make_an_ordinary_stack(actions: list[str]) -> Non
         assert reads[place].item() == (ordinary[-1] if ordinary else 0)
 
 
-def test_rows_are_independent(generator: torch.Generator) -> None:
+def test_rows_are_independent(stack: Stack, generator: torch.Generator) -> None:
     push, pop = CONTROLS["often emptied"](9, generator)
     values = values_of(9, generator)
-    reads, state = neural_stack(values, push, pop)
+    reads, state = stack(values, push, pop)
     for row in range(BATCH):
         one = slice(row, row + 1)
-        alone, final = neural_stack(values[:, one], push[:, one], pop[:, one])
+        alone, final = stack(values[:, one], push[:, one], pop[:, one])
         torch.testing.assert_close(alone, reads[:, one], rtol=0, atol=1e-12)
         torch.testing.assert_close(final.strengths, state.strengths[:, one], rtol=0, atol=1e-12)
 
 
-def test_float32_values_stand_on_float64_heights(generator: torch.Generator) -> None:
+def test_float32_values_stand_on_float64_heights(stack: Stack, generator: torch.Generator) -> None:
     push, pop = CONTROLS["random"](63, generator)
     values = values_of(63, generator)
-    reads, state = neural_stack(values.float(), push.float(), pop.float())
+    reads, state = stack(values.float(), push.float(), pop.float())
     assert (reads.dtype, state.values.dtype) == (torch.float32, torch.float32)
     assert {state.bottoms.dtype, state.tops.dtype, state.height.dtype} == {torch.float64}
     torch.testing.assert_close(reads, paper_stack(values, push, pop).float(), rtol=0, atol=1e-5)
@@ -282,13 +295,13 @@ def test_a_tall_column_keeps_its_fractions() -> None:
     torch.testing.assert_close(read, torch.tensor([[0.3]]), rtol=0, atol=1e-6)
 
 
-def test_no_steps_and_no_rows() -> None:
+def test_no_steps_and_no_rows(stack: Stack) -> None:
     nothing = torch.zeros(0, 2)
-    reads, state = neural_stack(torch.zeros(0, 2, 3), nothing, nothing)
+    reads, state = stack(torch.zeros(0, 2, 3), nothing, nothing)
     assert reads.shape == (0, 2, 3)
     assert state.values.shape == (0, 2, 3)
     assert torch.equal(state.height, torch.zeros(2, dtype=torch.float64))
-    reads, state = neural_stack(torch.zeros(4, 0, 3), torch.zeros(4, 0), torch.zeros(4, 0))
+    reads, state = stack(torch.zeros(4, 0, 3), torch.zeros(4, 0), torch.zeros(4, 0))
     assert reads.shape == (4, 0, 3)
     assert state.bottoms.shape == (4, 0)
 

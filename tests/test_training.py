@@ -430,33 +430,55 @@ def test_a_loss_that_is_not_finite(poison: float) -> None:
         assert torch.equal(each.nan_to_num(), before[name].nan_to_num()), name
 
 
-def script(monkeypatch: pytest.MonkeyPatch, perfect: Sequence[tuple[bool, bool]]) -> list[int]:
-    """Checks whose validation and test are right or wrong as told; a list fills with the sizes of what they score."""
-    answers = [answer for check in perfect for answer in check]
-    sizes: list[int] = []
+Answer = tuple[bool, bool]  # whether validation and test are right
+Y, N = (True, True), (False, False)
+FEW, ALL = 2, 6
+
+
+def script(
+    monkeypatch: pytest.MonkeyPatch, few: Sequence[Answer], everything: dict[int, Answer] | None = None
+) -> list[list[int]]:
+    """Checks that come out as told: the first strings of either set, and the whole of it where that differs.
+
+    What is given back fills with the sizes of the sets that each check scores.
+    """
+    sizes: list[list[int]] = []
 
     def scripted(_: object, strings: Sequence[Tensor]) -> Scores:
-        right = answers.pop(0)
-        sizes.append(len(strings))
-        return Scores(tuple(len(each) + right for each in strings), tuple(map(len, strings)))
+        if not sizes or (len(strings) == FEW and len(sizes[-1]) != 1):
+            sizes.append([])
+        check, place = len(sizes) - 1, len(sizes[-1]) % 2
+        sizes[-1].append(len(strings))
+        answer = few[check] if len(strings) == FEW else (everything or {}).get(check, few[check])
+        return Scores(tuple(len(each) + answer[place] for each in strings), tuple(map(len, strings)))
 
     monkeypatch.setattr(training, "score", scripted)
-    monkeypatch.setattr(training, "CHECK_SAMPLES", 2)
+    monkeypatch.setattr(training, "CHECK_SAMPLES", FEW)
     return sizes
 
 
-Y, N = (True, True), (False, False)
+def test_a_check_scores_all_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = (True, False)
+    sizes = script(monkeypatch, [N, half, Y, Y, Y, Y, Y], {2: half})
+    trainer = train(tiny(batches=30, settle_batches=9))
+    few, everything = [FEW, FEW], [FEW, FEW, ALL, ALL]
+    # wrong, half wrong, right but for the rest, solved, settling twice, the end
+    assert sizes == [few, few, everything, everything, few, few, everything]
+    assert [line["validation"]["samples"] for line in trainer.progress.history] == [2, 2, 6, 6, 2, 2, 6]
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (12, 21)
 
 
-def test_a_check_scores_all_only_where_a_few_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = script(monkeypatch, [N, (True, False), Y, Y, Y, (False, True), N, N])
-    trainer = train(tiny(batches=15))
-    few, everything = [2, 2], [6, 6]
-    #                N      T/F    Y, then all        Y, then F/T        N, and all, at the end
-    assert sizes == [*few, *few, *few, *everything, *few, *everything, *few, *everything]
-    assert [line["validation"]["samples"] for line in trainer.progress.history] == [2, 2, 6, 6, 6]
-    assert trainer.progress.solved_batch == 9
-    assert trainer.progress.settled_from is None
+def test_the_last_check_scores_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = script(monkeypatch, [N, N])
+    assert not train(tiny(batches=6)).progress.solved_batch
+    assert sizes == [[FEW, FEW], [FEW, FEW, ALL, ALL]]
+
+
+def test_a_run_ends_by_its_whole_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [Y] * 6, {2: (True, False)})
+    trainer = train(tiny(batches=30, settle_batches=6))
+    # what was to be the end, at 9, finds an error in the rest: the run starts to settle anew at 12
+    assert (trainer.progress.solved_batch, trainer.progress.settled_from, trainer.progress.batch) == (3, 12, 18)
 
 
 @pytest.mark.parametrize(
@@ -473,14 +495,12 @@ def test_a_check_scores_all_only_where_a_few_are_right(monkeypatch: pytest.Monke
 )
 def test_a_run_settles(
     monkeypatch: pytest.MonkeyPatch,
-    checks: list[tuple[bool, bool]],
+    checks: list[Answer],
     settle: int | None,
     solved: int,
     end: int,
 ) -> None:
-    # a check that finds the few right scores all: give the same answer twice
-    twice = [answer for check in checks for answer in ([check, check] if all(check) else [check])]
-    script(monkeypatch, [*twice, N, N])
+    script(monkeypatch, checks)
     trainer = train(tiny(batches=21, settle_batches=settle))
     assert (trainer.progress.solved_batch, trainer.progress.batch) == (solved, end)
 
