@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import hashlib
 import json
 import multiprocessing
@@ -32,11 +33,15 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stackrev import vocabulary
 from stackrev.config import KINDS, Config, LengthRange, from_dict, to_dict
-from stackrev.errors import StackrevError
+from stackrev.errors import MissingExtraError, StackrevError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from stackrev.models import Reverser
+    from stackrev.native.session import Session
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -47,6 +52,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rate halved": {"training.learning_rate": Config().training.learning_rate / 2},
     "rate doubled": {"training.learning_rate": Config().training.learning_rate * 2},
     "two layers": {"model.layers": 2},
+    "three layers": {"model.layers": 3},
+    "AdamW": {"training.optimizer": "adamw"},
+    "RMSprop": {"training.optimizer": "rmsprop", "training.learning_rate": 2e-3},
+    "SGD": {"training.optimizer": "sgd", "training.learning_rate": 0.5, "training.momentum": 0.9},
     "published": {
         "model.initialisation": "torch",
         "model.gate_stretch": 0.0,
@@ -64,7 +73,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """Named settings, as changes to the default one of the stack-LSTM."""
 
-TABLE = tuple(name for name in SETTINGS if name != "published")
+TABLE = tuple(SETTINGS)[:8]
 """The rows of the robustness table."""
 
 EXACT_BATCH = 200_000
@@ -172,22 +181,54 @@ def run_seed(raw: dict[str, Any], seed: int, exact: Mapping[int, int], weights: 
 
 
 def try_length(model: Reverser[Any], length: int, samples: int) -> dict[str, Any]:
-    """How many strings of one length are reversed exactly, and the fine accuracy; the strings are always the same."""
+    """How a model does on long strings, always the same ones of a length.
+
+    Returns:
+        `exact`, how many of the `samples` are reversed exactly; `fine`, their fine accuracy; and with the compiled
+        kernels `margin`, the least by which the right symbol's logit exceeded the second best before an error.
+    """
     import torch
 
+    from stackrev import native
     from stackrev.data import make_batch, sample_strings
     from stackrev.scoring import Scores, correct_symbols
 
     generator = torch.Generator().manual_seed(length)
     strings = sample_strings(LengthRange(minimum=length, maximum=length), samples, generator)
-    size = max(1, EXACT_BATCH // (length + 1))
     correct: list[int] = []
-    model.eval()
-    with torch.inference_mode():
-        for start in range(0, samples, size):
-            correct += correct_symbols(model, make_batch(strings[start : start + size]))
+    margins: list[float] = []
+    if model.config.kind == "stack-lstm" and native.available():
+        session = native_session(model)
+        for string in strings:
+            symbols = string.tolist()
+            session.reset()
+            session.encode([vocabulary.START, *symbols])
+            found = session.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
+            correct.append(found.right)
+            margins.append(found.margin)
+    else:
+        size = max(1, EXACT_BATCH // (length + 1))
+        model.eval()
+        with torch.inference_mode():
+            for start in range(0, samples, size):
+                correct += correct_symbols(model, make_batch(strings[start : start + size]))
     scores = Scores(tuple(correct), (length,) * samples)
-    return {"exact": round(scores.coarse * samples), "samples": samples, "fine": round(scores.fine, 6)}
+    result = {"exact": round(scores.coarse * samples), "samples": samples, "fine": round(scores.fine, 6)}
+    return {**result, "margin": float(f"{min(margins):.3g}")} if margins else result
+
+
+def native_session(model: Reverser[Any]) -> Session:
+    """A stack-LSTM in the compiled kernels, which takes a string of any length."""
+    from stackrev.native.session import Session
+
+    config = model.config
+    return Session(
+        {name: _bytes(tensor) for name, tensor in model.state_dict().items()},
+        hidden=config.hidden_size,
+        width=config.stack_width,
+        layers=config.layers,
+        stretch=config.gate_stretch,
+    )
 
 
 def digest(model: Reverser[Any]) -> str:
@@ -195,8 +236,13 @@ def digest(model: Reverser[Any]) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        sha.update(_bytes(tensor))
     return sha.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    tensor = tensor.detach().cpu().contiguous()
+    return ctypes.string_at(tensor.data_ptr(), tensor.nbytes)
 
 
 def _round(line: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,7 +312,7 @@ def run_folder(
     workers: int,
     keep_weights: bool = False,
 ) -> dict[str, Any]:
-    """Run what a folder still lacks of a setting's seeds, and write its summary and its figure.
+    """Run what a folder still lacks of a setting's seeds, and write its summary.
 
     Returns:
         The summary.
@@ -309,6 +355,21 @@ def run_folder(
     return summary
 
 
+def draw(folder: Path, name: str, seeds: Sequence[int]) -> None:
+    """Write the consistency figure, if figures can be drawn here."""
+    from stackrev import figures
+
+    results = read_seeds(folder)
+    histories = [results[seed]["history"] for seed in seeds if results[seed]["history"]]
+    try:
+        figure = figures.consistency(histories, title=name)
+    except MissingExtraError as error:
+        print(f"no figure: {error.message} ({error.hint})", file=sys.stderr)
+        return
+    for format_ in figures.FORMATS:
+        (folder / f"consistency.{format_}").write_bytes(figures.render(figure, format_))
+
+
 def _line(result: Mapping[str, Any]) -> str:
     return json.dumps(result, separators=(",", ":")) + "\n"
 
@@ -323,16 +384,12 @@ def environment() -> dict[str, Any]:
     """What, besides the setting, may decide the last bits of a result or how long it takes."""
     import torch
 
-    try:
-        from stackrev import native
+    from stackrev import native
 
-        compiled = bool(native.available())
-    except (ImportError, AttributeError):
-        compiled = False
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "native": compiled,
+        "kernels": native.describe(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
     }
@@ -518,17 +575,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in SETTINGS:
                 raise StackrevError(f"there is no setting {name!r}", hint=f"the settings are {', '.join(SETTINGS)}")
             folder = options.folder / name.replace(" ", "-") if options.table else options.folder
+            title = name if options.table else options.name or " ".join([options.kind, name, *options.set])
             summaries.append(
                 run_folder(
                     folder,
                     configure(options.kind, {**SETTINGS[name], **changes}),
                     seeds,
                     exact,
-                    name=name if options.table else options.name or " ".join([options.kind, name, *options.set]),
+                    name=title,
                     workers=options.workers,
                     keep_weights=options.keep_weights,
                 )
             )
+            draw(folder, title, seeds)
             if options.table:
                 write_table(options.folder, tabulate(summaries))
     except StackrevError as caught:
