@@ -442,32 +442,41 @@ def _admit(folder: Path, read: Callable[[Path], object]) -> None:
         read(folder)
     except CheckpointError:
         for name in checkpoints.FILES:
-            link = folder / name
-            blob = link.resolve()
+            blob = _blob(folder / name)
             with contextlib.suppress(OSError):
-                link.unlink()
-            if folder.parent.parent in blob.parents:
+                (folder / name).unlink()
+            if blob is not None:
                 with contextlib.suppress(OSError):
                     blob.unlink()
         raise
 
 
 def _check_contents(folder: Path) -> None:
-    """Compare files with the names of the blobs that they link to, which are the Hub's checksums."""
+    """Compare files with the names of the blobs that they link to, which are the Hub's checksums.
+
+    Raises:
+        CheckpointError: One differs.
+    """
     for name in checkpoints.FILES:
-        blob = (folder / name).resolve()
-        if not blob.is_file() or blob.stat().st_size > checkpoints.LIMITS[name]:
+        blob = _blob(folder / name)
+        if blob is None or not blob.is_file() or blob.stat().st_size > checkpoints.LIMITS[name]:
             continue  # reading says what is wrong
         data = blob.read_bytes()
-        digests = {
-            40: lambda data=data: hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False),
-            64: lambda data=data: hashlib.sha256(data),
-        }
-        digest = digests.get(len(blob.name)) if re.fullmatch("[0-9a-f]+", blob.name) else None
-        if digest is not None and digest().hexdigest() != blob.name and blob.parent.parent == folder.parent.parent:
+        if len(blob.name) == 40:
+            digest = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        else:
+            digest = hashlib.sha256(data).hexdigest()
+        if digest != blob.name:
             raise CheckpointError(
-                f"{name} is not what the Hub's checksum says", hint="the download was damaged: pull again"
+                f"{name} is not what the Hub's checksum says", hint="the download was damaged: pull it again"
             )
+
+
+def _blob(link: Path) -> Path | None:
+    """What a file in the cache links to, if it lies beside it and is named by its checksum."""
+    blob = link.resolve()
+    beside = blob.parent == link.parent.parent.parent.resolve() / "blobs"
+    return blob if beside and re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name) else None
 
 
 def _sizes(hub: Any, reference: Reference, token: str | None) -> dict[str, int]:
@@ -618,17 +627,21 @@ class _Guard:
         class Watched(self._http.SyncByteStream):  # type: ignore[name-defined,misc]
             def __iter__(self) -> Iterator[bytes]:
                 start, received, total = time.monotonic(), 0, 0
-                for chunk in stream:
-                    received, total = received + len(chunk), total + len(chunk)
-                    guard._received[url] += len(chunk)
-                    guard._count(len(chunk))
-                    if total > _LARGEST_ANSWER:
-                        raise guard._fail("its answer is too large")
-                    if time.monotonic() - start > _SLOW_SECONDS:
-                        if received < _SLOW_SECONDS * _BYTES_PER_SECOND:
-                            raise guard._fail("it sends too slowly")
-                        start, received = time.monotonic(), 0
-                    yield chunk
+                try:
+                    for chunk in stream:
+                        received, total = received + len(chunk), total + len(chunk)
+                        guard._received[url] += len(chunk)
+                        guard._count(len(chunk))
+                        if total > _LARGEST_ANSWER:
+                            raise guard._fail("its answer is too large")
+                        if time.monotonic() - start > _SLOW_SECONDS:
+                            if received < _SLOW_SECONDS * _BYTES_PER_SECOND:
+                                raise guard._fail("it sends too slowly")
+                            start, received = time.monotonic(), 0
+                        yield chunk
+                except guard._http.TransportError as error:
+                    # the one kind after which every version of huggingface_hub resumes
+                    raise guard._http.ReadTimeout(str(error)) from error
 
             def close(self) -> None:
                 stream.close()
