@@ -1,0 +1,178 @@
+"""A trace of the stack as a picture in a terminal, as plain columns, as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from stackrev.text import visible
+
+if TYPE_CHECKING:
+    from stackrev.traces import Trace
+
+FAINT = 0.005
+"""What is left of an element below this is not shown."""
+MOST_ELEMENTS = 16
+"""The most elements that a line of plain columns shows."""
+NARROW = 72
+"""Fewer columns than this get bars of one character."""
+
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_LEVELS = " ▁▂▃▄▅▆▇█"
+_SHADES = "░▒▓█"
+_BLUES = (17, 18, 19, 26, 33)
+_PUSH, _POP, _READ, _DIM, _RESET = "\x1b[32m", "\x1b[35m", "\x1b[1m", "\x1b[2m", "\x1b[0m"
+
+
+def steps(trace: Trace) -> Iterator[dict[str, Any]]:
+    """Each step as a JSON object; `stack` is from the top down."""
+    for number, stack in enumerate(trace.stacks()):
+        writing = number - trace.encoder_steps
+        yield {
+            "step": number + 1,
+            "phase": "read" if writing < 0 else "write",
+            "fed": trace.fed[number],
+            "written": None if writing < 0 else trace.written[writing],
+            "push": round(trace.push[number], 6),
+            "pop": round(trace.pop[number], 6),
+            "height": round(stack[-1].top if stack else 0.0, 6),
+            "read": trace.reads[number],
+            "stack": [
+                {
+                    "symbol": trace.stored[each.step],
+                    "step": each.step + 1,
+                    "bottom": round(each.bottom, 6),
+                    "strength": round(each.strength, 6),
+                    "read": round(each.read, 6),
+                }
+                for each in reversed(stack)
+                if each.strength >= FAINT
+            ],
+        }
+
+
+def plain(trace: Trace) -> Iterator[str]:
+    """Aligned columns, without a terminal."""
+    rows = [("step", "phase", "symbol", "push", "pop", "height", "read", "stack, top first")]
+    for step in steps(trace):
+        top, more = step["stack"][:MOST_ELEMENTS], len(step["stack"]) - MOST_ELEMENTS
+        held = [f"{_mark(each['symbol'])}:{each['strength']:.2f}" for each in top] + [f"+{more}"] * (more > 0)
+        numbers = [f"{step[key]:.2f}" for key in ("push", "pop", "height")]
+        rows.append(
+            (str(step["step"]), step["phase"], _mark(_symbol(step)), *numbers, _mark(step["read"]), " ".join(held))
+        )
+    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
+    """Bars and shades for a terminal.
+
+    Args:
+        trace: The steps.
+        width: How many columns there are.
+        colour: Whether colours may be used; strengths are shaded either way.
+    """
+    wide = width >= NARROW
+    every = list(steps(trace))
+    symbols = max(_cells(_mark(each)) for each in (*trace.fed, *trace.written, *trace.reads))
+    numbers = len(str(len(every)))
+
+    def paint(text: str, style: str) -> str:
+        return f"{style}{text}{_RESET}" if colour else text
+
+    if wide:
+        columns = [" " * numbers, _pad("symbol", 7 + symbols), _pad("push", 11), _pad("pop", 11)]
+        left = "  ".join([*columns, _pad("read", max(4, symbols)), "stack, top first"])
+    else:
+        left = " ".join([_pad("", 1 + symbols), "+", "-", _pad("r", symbols), "stack"])
+    yield paint(left[:width], _DIM)
+    for step in every:
+        writing = step["phase"] == "write"
+        symbol, read = _pad(_mark(_symbol(step)), symbols), _mark(step["read"])
+        if wide:
+            gates = (("push", _PUSH), ("pop", _POP))
+            bars = [f"{paint(_bar(step[key], 6), style)} {step[key]:.2f}" for key, style in gates]
+            word = "writes " if writing else "reads  "
+            parts = [paint(f"{step['step']:>{numbers}}", _DIM), paint(word, _DIM) + symbol, *bars]
+            start = "  ".join([*parts, _pad(read, max(4, symbols)), ""])
+            used = numbers + 2 + 7 + symbols + 2 * (2 + 11) + 2 + max(4, symbols) + 2
+        else:
+            levels = [paint(_level(step[key]), style) for key, style in (("push", _PUSH), ("pop", _POP))]
+            start = " ".join([(">" if writing else "<") + symbol, *levels, _pad(read, symbols), ""])
+            used = 1 + symbols + 1 + 4 + symbols + 1
+        yield (start + _stack(step["stack"], max(6, width - used), colour)).rstrip()
+
+
+def page(trace: Trace) -> str:
+    """One page that steps through the run, and needs nothing but itself."""
+    data = {
+        "text": "".join(trace.fed[1 : trace.encoder_steps]),
+        "written": "".join(trace.written),
+        "steps": [
+            {**step, **{key: None if step[key] is None else _mark(step[key]) for key in ("fed", "written", "read")}}
+            | {"stack": [{**each, "symbol": _mark(each["symbol"])} for each in step["stack"]]}
+            for step in steps(trace)
+        ],
+    }
+    template = resources.files("stackrev.cli").joinpath("trace.html").read_text(encoding="utf-8")
+    # inside <script>, "</script>" and "<!--" would be read as markup
+    script = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return template.replace("/*DATA*/null", script.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _symbol(step: dict[str, Any]) -> str:
+    """What a step reads, or writes."""
+    symbol: str = step["fed"] if step["written"] is None else step["written"]
+    return symbol
+
+
+def _mark(symbol: str) -> str:
+    """A symbol as a mark that can be seen."""
+    return "␣" if symbol == " " else visible(symbol)
+
+
+def _stack(elements: list[dict[str, Any]], room: int, colour: bool) -> str:
+    """As many elements as there is room for; what is read is bold, what is not shown is counted."""
+    parts: list[str] = []
+    for place, each in enumerate(elements):
+        mark, strength = _mark(each["symbol"]), each["strength"]
+        left = len(elements) - place
+        needed = _cells(mark) + 2
+        if room - needed < (len(f"+{left - 1}") if left > 1 else 0):
+            parts.append(f"+{left}")
+            break
+        room -= needed
+        if colour:
+            blue = _BLUES[min(len(_BLUES) - 1, int(strength * len(_BLUES)))]
+            bold = "1;" if each["read"] > 0 else ""
+            parts.append(f"\x1b[{bold}38;5;15;48;5;{blue}m {mark} {_RESET}")
+        else:
+            parts.append(f"{mark}{_SHADES[min(3, int(strength * 4))]} ")
+    return "".join(parts)
+
+
+def _bar(strength: float, cells: int) -> str:
+    eighths = round(strength * cells * 8)
+    whole, part = divmod(eighths, 8)
+    return (_EIGHTHS[8] * whole + (_EIGHTHS[part] if part else "")).ljust(cells, "·")
+
+
+def _level(strength: float) -> str:
+    return _LEVELS[round(strength * 8)].replace(" ", "·")
+
+
+def _cells(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _cells(text))
