@@ -1,0 +1,331 @@
+"""How fast the compiled kernels are, as ratios measured in one run. No speed is printed where results disagree.
+
+    python scripts/benchmark.py [stack] [growth] [step] [literal] [stream]
+
+Times are medians over repetitions in which the competitors take turns, so that what else the machine does hits them
+alike. What runs on one thread is measured in the processor's time, which waiting for the processor is no part of. Each
+line names the bound that it should keep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from stackrev import models, native, vocabulary
+from stackrev.config import ModelConfig, TrainingConfig
+from stackrev.data import Batch, make_batch
+from stackrev.models import StackLSTMReverser, pack_targets
+from stackrev.native.session import Session
+from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
+from stackrev.stack import StackState, neural_stack, neural_stack_torch, stack_step
+from stackrev.training import make_optimizer
+
+BATCH, HIDDEN, WIDTH = 50, 64, 64
+
+
+def main() -> None:
+    """Run the parts asked for, all of them by default."""
+    parts = {"stack": stack, "growth": growth, "step": step, "literal": literal, "stream": stream}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all if none is named")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--stream-alone", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if arguments.stream_alone:
+        stream_alone(arguments.stream_alone)
+        return
+    print(f"torch {torch.__version__}, {native.describe()}, {os.cpu_count()} processors")
+    if not native.available():
+        sys.exit("the kernels are not there")
+    for name in arguments.parts or parts:
+        parts[name](arguments.repeats)
+
+
+def medians(repeats: int, *competitors: Callable[[], object]) -> list[float]:
+    """Seconds that each takes, after one run that does not count."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    times: list[list[float]] = [[] for _ in competitors]
+    for competitor in competitors:
+        competitor()
+    for _ in range(repeats):
+        for competitor, taken in zip(competitors, times, strict=True):
+            start = clock()
+            competitor()
+            taken.append(clock() - start)
+    return [statistics.median(taken) for taken in times]
+
+
+def agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
+    """End the program if results differ."""
+    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        error = float((a - b).abs().max() / b.abs().max().clamp(min=1))
+        if not error <= tolerance:
+            sys.exit(f"results disagree: number {index} by {error:.1e}")
+
+
+def report(what: str, measured: float, unit: str, bound: str, details: str = "") -> None:
+    """Print one measurement beside what it should be."""
+    print(f"{what:<58} {measured:>10,.2f} {unit:<9} ({bound})  {details}", flush=True)
+
+
+# --- The neural stack alone
+
+
+def controls(steps: int, batch: int = BATCH) -> list[Tensor]:
+    """Values, push and pop, all wanting a gradient."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (steps, batch, WIDTH), (steps, batch), (steps, batch)
+    return [torch.rand(shape, generator=generator).requires_grad_() for shape in shapes]
+
+
+def both_ways(
+    function: Callable[..., tuple[Tensor, StackState]], call: list[Tensor], weight: Tensor
+) -> tuple[Tensor, ...]:
+    """The reads, and the gradients of a weighting of them."""
+    reads, _ = function(*call)
+    return reads.detach(), *torch.autograd.grad(reads, call, weight)
+
+
+def stack(repeats: int) -> None:
+    """Forward and backward against the column form in plain torch, on one thread."""
+    torch.set_num_threads(1)
+    call = controls(512)
+    weight = torch.randn(512, BATCH, WIDTH, generator=torch.Generator().manual_seed(1))
+    exact = [t.detach().double().requires_grad_() for t in controls(130, 3)]
+    agree(
+        *(both_ways(each, exact, weight[:130, :3].double()) for each in (neural_stack, neural_stack_torch)),
+        tolerance=1e-10,
+    )
+    agree(*(both_ways(each, call, weight) for each in (neural_stack, neural_stack_torch)), tolerance=1e-4)
+    fast, slow = medians(
+        min(repeats, 5),
+        lambda: both_ways(neural_stack, call, weight),
+        lambda: both_ways(neural_stack_torch, call, weight),
+    )
+    details = f"{fast * 1e3:.1f} ms, {slow * 1e3:.0f} ms"
+    report("neural_stack against the column form, T = 512, 1 thread", slow / fast, "x", "at least 60", details)
+
+
+def growth(repeats: int) -> None:
+    """Time and what is saved for the backward pass, per doubling of T, on one thread."""
+    torch.set_num_threads(1)
+    lengths = [128 * 2**i for i in range(8)]
+    times, saved = [], []
+    for steps in lengths:
+        call = controls(steps)
+        weight = torch.ones(steps, BATCH, WIDTH)
+        times.append(medians(min(repeats, 7), lambda c=call, w=weight: both_ways(neural_stack, c, w))[0])
+        kept: list[int] = []
+
+        def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
+            kept.append(tensor.numel() * tensor.element_size())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            neural_stack(*call)
+        saved.append(sum(kept))
+    for what, measured in (("time", times), ("memory saved", saved)):
+        ratios = [after / before for before, after in itertools.pairwise(measured)]
+        report(
+            f"{what} per doubling of T from 128 to 16,384",
+            max(ratios),
+            "x",
+            "at most 2.2",
+            " ".join(f"{ratio:.2f}" for ratio in ratios),
+        )
+
+
+# --- The stack-LSTM
+
+
+def batch_of(length: int) -> Batch:
+    """Strings of one length."""
+    generator = torch.Generator().manual_seed(0)
+    return make_batch(list(torch.randint(3, vocabulary.SIZE, (BATCH, length), generator=generator)))
+
+
+def step(repeats: int) -> None:
+    """A training step of the default model against plain torch and against its matrix products, on two threads."""
+    torch.set_num_threads(2)
+    for length in (36, 64):
+        step_of(length, repeats)
+
+
+def step_of(length: int, repeats: int) -> None:
+    """The same at one length."""
+    batch = batch_of(length)
+    model = StackLSTMReverser(ModelConfig(), torch.Generator().manual_seed(0)).train()
+    optimizer = make_optimizer(TrainingConfig(), model)
+
+    def gradients(function: Callable[..., StackLSTMOutput]) -> list[Tensor]:
+        models.stack_lstm = function  # type: ignore[attr-defined]
+        model.zero_grad()
+        logits = model(batch, generator=torch.Generator().manual_seed(1))
+        torch.nn.functional.cross_entropy(logits, pack_targets(batch)).backward()
+        return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    def train(function: Callable[..., StackLSTMOutput]) -> None:
+        gradients(function)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    agree(*([t.clone() for t in gradients(each)] for each in (stack_lstm, stack_lstm_torch)), tolerance=1e-4)
+    competitors = lambda: train(stack_lstm), lambda: train(stack_lstm_torch), products(length + 1)
+    fast, slow, floor = medians(repeats, *competitors)
+    models.stack_lstm = stack_lstm  # type: ignore[attr-defined]
+    details = f"{fast * 1e3:.2f} ms, {slow * 1e3:.1f} ms"
+    report(f"training step, length {length}, against plain torch", slow / fast, "x", "at least 5", details)
+    details = f"{floor * 1e3:.2f} ms"
+    report(f"training step, length {length}, against its matrix products", fast / floor, "x", "at most 3", details)
+
+
+def products(steps: int) -> Callable[[], None]:
+    """The floating-point operations of a training step as plain float32 matrix products of the same shapes."""
+    rows = steps * BATCH
+    small = [(WIDTH + HIDDEN, 4 * HIDDEN), (HIDDEN, 2 + WIDTH)]  # every step, forward and back
+    large = [(HIDDEN, HIDDEN), (HIDDEN, vocabulary.SIZE)]  # the read-out, all steps at once
+    pairs = []
+    for inputs, outputs in small:
+        pairs += [(torch.randn(BATCH, inputs), torch.randn(inputs, outputs))] * (2 * steps)
+        pairs += [(torch.randn(BATCH, outputs), torch.randn(outputs, inputs))] * (2 * steps)
+        pairs += [(torch.randn(rows, inputs).T, torch.randn(rows, outputs))] * 2  # the weights' gradient
+    for inputs, outputs in large:
+        pairs += [(torch.randn(rows, inputs), torch.randn(inputs, outputs))]
+        pairs += [(torch.randn(rows, outputs), torch.randn(outputs, inputs))]
+        pairs += [(torch.randn(rows, inputs).T, torch.randn(rows, outputs))]
+
+    def run() -> None:
+        for a, b in pairs:
+            a @ b
+
+    return run
+
+
+def stack_lstm_literal(
+    inputs: Tensor, state: StackLSTMState, weights: StackLSTMWeights, stretch: float
+) -> tuple[Tensor, Tensor]:
+    """One layer, one autograd node an operation: the hidden states and the last read."""
+    h, c, r, elements = state.hidden[0], state.cell[0], state.read, state.stack
+    hidden = []
+    for x in inputs:
+        i, f, g, o = (x + torch.cat([r, h], 1) @ weights.recurrent[0]).chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        a = h @ weights.control + weights.control_bias
+        gates = ((1 + 2 * stretch) * torch.sigmoid(a[:, :2]) - stretch).clamp(0, 1)
+        r, elements = stack_step(elements, torch.tanh(a[:, 2:]), gates[:, 0], gates[:, 1])
+        hidden.append(h)
+    return torch.stack(hidden), r
+
+
+def literal(repeats: int) -> None:
+    """The torch path's hand-written backward against autograd, on one thread."""
+    torch.set_num_threads(1)
+    steps = 72
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int, scale: float = 0.1) -> Tensor:
+        return (torch.randn(shape, generator=generator) * scale).requires_grad_()
+
+    weights = StackLSTMWeights(
+        (randn(WIDTH + HIDDEN, 4 * HIDDEN),), (), randn(HIDDEN, 2 + WIDTH), randn(2 + WIDTH)
+    )  # fmt: skip
+    inputs = randn(steps, BATCH, 4 * HIDDEN, scale=1.0)
+    blank = torch.zeros(1, BATCH, HIDDEN)
+    state = StackLSTMState(blank, blank, torch.zeros(BATCH, WIDTH), StackState.empty(BATCH, WIDTH, like=blank))
+    lengths = torch.full((BATCH,), steps)
+    wanted = [inputs, *weights.recurrent, weights.control, weights.control_bias]
+
+    def gradients(hidden: Tensor, read: Tensor) -> list[Tensor]:
+        return [hidden.detach(), *torch.autograd.grad(hidden.sum() + read.square().sum(), wanted)]
+
+    def by_hand() -> list[Tensor]:
+        out = stack_lstm_torch(inputs, lengths, state, weights, stretch=0.05)
+        return gradients(out.hidden, out.state.read)
+
+    def by_autograd() -> list[Tensor]:
+        return gradients(*stack_lstm_literal(inputs, state, weights, 0.05))
+
+    agree(by_hand(), by_autograd(), 1e-4)
+    ours, theirs = medians(min(repeats, 7), by_hand, by_autograd)
+    details = f"{ours * 1e3:.0f} ms, {theirs * 1e3:.0f} ms"
+    report(f"plain torch by hand against autograd, T = {steps}", ours / theirs, "x", "at most 0.5", details)
+
+
+# --- One long string
+
+
+def pushing_then_popping() -> StackLSTMReverser:
+    """A model of the default size whose encoder pushes and whose decoder pops, like one that has learned to reverse."""
+    model = StackLSTMReverser(ModelConfig(shared_controls=False), torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        for part, sign in ((model.controls, 1), (model.decoder_controls, -1)):
+            part.weight[:, :2] = 0
+            part.bias[:2] = torch.tensor([30.0, -30.0]) * sign
+    return model
+
+
+def session_of(model: StackLSTMReverser) -> Session:
+    """The model, out of torch's hands."""
+    config = model.config
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    sizes = {"hidden": config.hidden_size, "width": config.stack_width, "layers": config.layers}
+    return Session(weights, **sizes, stretch=config.gate_stretch)
+
+
+def reverse(session: Session, length: int) -> float:
+    """Seconds from the first symbol read to the last one written."""
+    string = torch.randint(3, vocabulary.SIZE, (length,), generator=torch.Generator().manual_seed(0)).tolist()
+    session.reset()
+    start = time.process_time()
+    session.encode(string)
+    session.decode_greedy(vocabulary.SEPARATOR, -1, length)
+    return time.process_time() - start
+
+
+def stream(repeats: int) -> None:
+    """A string read and written symbol by symbol, on one core."""
+    torch.set_num_threads(1)
+    model = pushing_then_popping()
+    session = session_of(model)
+    string = torch.randint(3, vocabulary.SIZE, (300,), generator=torch.Generator().manual_seed(0))
+    session.encode(string.tolist())
+    symbols, ones = string[:, None], torch.tensor([1])
+    with torch.no_grad():
+        out = model.run(model.encoder, symbols, ones * 300, model.initial_state(1))
+        agree([torch.tensor(session.look().hidden)], [out.hidden[-1, 0]], 1e-4)
+        written = session.decode_greedy(vocabulary.SEPARATOR, -1, 300)
+        fed = torch.tensor([vocabulary.SEPARATOR, *written[:-1]])[:, None]
+        hidden = model.run(model.decoder, fed, ones * 300, out.state).hidden
+        if model.read_out(hidden)[:, 0].argmax(-1).tolist() != written.tolist():
+            sys.exit("results disagree: the session writes something else")
+    times = medians(3, lambda: reverse(session, 100_000), lambda: reverse(session, 200_000))
+    report("characters a second, 200,000 of them", 200_000 / times[1], "", "at least 50,000")
+    report("twice the length, 200,000", times[1] / times[0], "x", "at most 2.2")
+    command = [sys.executable, __file__, "--stream-alone", "1000000"]
+    megabytes, seconds = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    details = f"{1e6 / seconds:,.0f} characters a second"
+    report("peak memory, 1,000,000 characters, torch included", megabytes, "MiB", "at most 1,536", details)
+
+
+def stream_alone(length: int) -> None:
+    """For a process of its own: its peak memory in MiB, and the seconds that the string took."""
+    seconds = reverse(session_of(pushing_then_popping()), length)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds)
+
+
+if __name__ == "__main__":
+    main()
