@@ -302,6 +302,9 @@ class Search:
         import optuna
 
         if self._workers is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                optuna.storages.fail_stale_trials(self._study)
             return
         for each in self._trials():
             if each.state != optuna.trial.TrialState.RUNNING:
