@@ -122,21 +122,9 @@ def stack(repeats: int) -> None:
 def growth(repeats: int) -> None:
     """Time and what is saved for the backward pass, per doubling of T, on one thread."""
     torch.set_num_threads(1)
-    lengths = [128 * 2**i for i in range(8)]
-    times, saved = [], []
-    for steps in lengths:
-        call = controls(steps)
-        weight = torch.ones(steps, BATCH, WIDTH)
-        times.append(medians(min(repeats, 7), lambda c=call, w=weight: both_ways(neural_stack, c, w))[0])
-        kept: list[int] = []
-
-        def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
-            kept.append(tensor.numel() * tensor.element_size())
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            neural_stack(*call)
-        saved.append(sum(kept))
+    calls = [(controls(128 * 2**i), torch.ones(128 * 2**i, BATCH, WIDTH)) for i in range(8)]
+    times = medians(min(repeats, 7), *(lambda pair=pair: both_ways(neural_stack, *pair) for pair in calls))
+    saved = [saved_by(call) for call, _ in calls]
     for what, measured in (("time", times), ("memory saved", saved)):
         ratios = [after / before for before, after in itertools.pairwise(measured)]
         report(
@@ -146,6 +134,19 @@ def growth(repeats: int) -> None:
             "at most 2.2",
             " ".join(f"{ratio:.2f}" for ratio in ratios),
         )
+
+
+def saved_by(call: list[Tensor]) -> int:
+    """Bytes that autograd keeps for the backward pass, the inputs included."""
+    kept: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        neural_stack(*call)
+    return sum(kept)
 
 
 # --- The stack-LSTM

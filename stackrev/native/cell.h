@@ -85,10 +85,11 @@ struct Weights {
         for (long i = 0; i < first + H; ++i) {
             const long row = i < first ? i : below(layer) + i - first;
             for (long gate = 0; gate < 4; ++gate) {
-                for (long j = 0; j < H; ++j) {
-                    const long column = gate * ph + j;
-                    const S weight = raw[(i * 4 + gate) * H + j];
-                    backward ? packed.set(column, row, weight) : packed.set(row, column, weight);
+                const S* const run = raw + (i * 4 + gate) * H;
+                if (backward) {
+                    packed.set_across(gate * ph, row, run, H);
+                } else {
+                    packed.set_run(row, gate * ph, run, H);
                 }
             }
         }

@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "stack.h"
 #include "threads.h"
 
@@ -30,6 +34,19 @@ struct StackGradientCall {
     double *g_push, *g_pop, *g_bottoms, *g_tops0, *g_height0;
 };
 
+// Fresh memory comes page by page, each with a trap into the operating system, which would cost as much as
+// all else here. Large pages are asked for where there are any; it is a hint, and no matter if it is refused.
+inline void expect_to_fill(void* start, long bytes) {
+#if defined(__linux__)
+    constexpr std::uintptr_t kLarge = std::uintptr_t(1) << 21;
+    const std::uintptr_t first = reinterpret_cast<std::uintptr_t>(start);
+    const std::uintptr_t begin = (first + kLarge - 1) / kLarge * kLarge, end = (first + bytes) / kLarge * kLarge;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+    (void)start, (void)bytes;
+#endif
+}
+
 template <typename S>
 class Columns {
    public:
@@ -37,10 +54,12 @@ class Columns {
         : c_(call), T(call.steps), B(call.batch), M(call.width), N(call.initial) {}
 
     void forward() {
+        expect_to_fill(c_.reads, T * B * M * long(sizeof(S)));
         over_rows([&](long first, long end) { forward(first, end); });
     }
 
     void backward(const StackGradientCall& g) {
+        expect_to_fill(g.g_values, (N + T) * B * M * long(sizeof(S)));
         over_rows([&](long first, long end) { backward(g, first, end); });
     }
 

@@ -4,6 +4,7 @@
 // with zeros. A tile of up to kTileRows rows then holds its sums in registers and shares every load of weights.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <new>
@@ -41,10 +42,18 @@ class Packed {
     Packed() = default;
     Packed(long depth, long columns) : depth_(depth), columns_(columns), data_(depth * columns) {}
 
-    void set(long row, long column, S weight) {
-        const long panel = column / kPanel, width = width_of(panel);
-        data_[panel * kPanel * depth_ + row * width + column % kPanel] = weight;
+    void set(long row, long column, S weight) { *at(row, column) = weight; }
+
+    // `count` numbers of a row, from a column on
+    void set_run(long row, long column, const S* weights, long count) {
+        for (long end = column + count; column < end;) {
+            const long run = std::min(end - column, kPanel - column % kPanel);
+            copy<S>(at(row, column), weights, run);
+            column += run;
+            weights += run;
+        }
     }
+
     const S* panel(long index) const { return data_.data() + index * kPanel * depth_; }
     long panels() const { return (columns_ + kPanel - 1) / kPanel; }
     long width_of(long panel) const { return columns_ - panel * kPanel < kPanel ? columns_ - panel * kPanel : kPanel; }
@@ -52,7 +61,19 @@ class Packed {
 
     static constexpr long kPanel = 2 * Lanes<S>::count;
 
+    // `count` numbers of a column, from a row on
+    void set_across(long row, long column, const S* weights, long count) {
+        S* const to = at(row, column);
+        const long stride = width_of(column / kPanel);
+        for (long i = 0; i < count; ++i) to[i * stride] = weights[i];
+    }
+
    private:
+    S* at(long row, long column) {
+        const long panel = column / kPanel;
+        return data_.data() + panel * kPanel * depth_ + row * width_of(panel) + column % kPanel;
+    }
+
     long depth_ = 0, columns_ = 0;
     Buffer<S> data_;
 };
