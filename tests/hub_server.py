@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -88,6 +89,7 @@ class Hub:
         fault: What goes wrong.
         sizes: Sizes that the Hub claims, by path, where they are not the true ones.
         cards: The cards that have been validated.
+        began: When the first request came since this was last set to None.
     """
 
     def __init__(self) -> None:
@@ -98,6 +100,7 @@ class Hub:
         self.fault: Fault | None = None
         self.sizes: dict[str, int] = {}
         self.cards: list[str] = []
+        self.began: float | None = None
         self.stop = threading.Event()
         self.servers = [self._serve(handler) for handler in (Api, Storage)]
         self.url, self.storage = (f"http://127.0.0.1:{each.server_address[1]}" for each in self.servers)
@@ -143,6 +146,7 @@ class Handler(BaseHTTPRequestHandler):
         self.url = urlsplit(self.path)
         line = f"{self.prefix}{self.command} {unquote(self.url.path)}"
         self.hub.requests.append(line)
+        self.hub.began = self.hub.began or time.monotonic()
         self.hub.agents.add(self.headers.get("User-Agent", ""))
         length = int(self.headers.get("Content-Length") or 0)
         if self.headers.get("Transfer-Encoding") == "chunked":
