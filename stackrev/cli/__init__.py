@@ -7,16 +7,14 @@ module here imports torch before a command runs, so that help and completion ans
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
 
-from stackrev.cli import common, evaluate, generate_data, reverse, train
+from stackrev.cli import common, evaluate, generate_data, models, plot, reverse, search, train
 from stackrev.errors import ConfigError, StackrevError
 
 app = typer.Typer(
@@ -30,11 +28,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _module in (reverse, evaluate, train, generate_data):
+for _module in (reverse, evaluate, train, generate_data, models, search, plot):
     app.add_typer(_module.app)
-for _name in ("models", "search", "plot"):
-    if find_spec(f"{__name__}.{_name}") is not None:
-        app.add_typer(importlib.import_module(f"{__name__}.{_name}").app)
 
 
 def _version(asked: bool) -> None:
@@ -86,7 +81,8 @@ def _report(error: BaseException) -> int:
     match error:
         case StackrevError():
             message, hint = error.message, error.hint
-            code = 2 if isinstance(error, ConfigError | common.UsageError) else 1
+            if isinstance(error, ConfigError | common.UsageError):
+                code, hint = 2, hint or "--help shows what can be asked for"
         case typer.TyperException():
             message, code = error.format_message().replace("Value error, ", ""), error.exit_code
             message = message[:1].lower() + message[1:].rstrip(".")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import math
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from stackrev import __version__
+from stackrev import __version__, native
 from stackrev.config import LengthRange, ModelKind
 from stackrev.errors import StackrevError
 
@@ -37,6 +36,13 @@ def complete_model(incomplete: str) -> list[str]:
     from stackrev import checkpoints
 
     return [name for name in checkpoints.packaged_names() if name.startswith(incomplete)]
+
+
+def _parse_seed(value: str | int) -> int:
+    text = str(value)  # a default comes as it is
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63):
+        raise typer.BadParameter(f"{text!r} is not a number from 0 to 2**63 - 1")
+    return int(text)
 
 
 def with_default(help_: str, default: object) -> str:
@@ -66,7 +72,7 @@ LengthsOption = Annotated[
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", metavar="<int>", min=0, max=2**63 - 1, help="The seed that strings are drawn with.")
+    int, typer.Option("--seed", metavar="<int>", parser=_parse_seed, help="The seed that strings are drawn with.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
@@ -88,23 +94,19 @@ def examples(*commands: str) -> str:
 
 
 def find_model(name: str) -> Path:
-    """The folder of a model: everything that takes a model's name finds it here.
+    """The folder of a model, fetched from the Hub if need be: every command finds models here.
 
     Raises:
-        ModelNotFoundError: There is no such model.
+        CheckpointError: There is no such model, or it is damaged.
+        HubError: It had to be fetched, and could not be.
     """
-    from stackrev import checkpoints
+    from stackrev import hub
 
-    return checkpoints.resolve(name)
+    return hub.resolve(name)
 
 
 def load_model(name: str) -> Checkpoint:
-    """A model by its name.
-
-    Raises:
-        ModelNotFoundError: There is no such model.
-        CheckpointError: It cannot be loaded.
-    """
+    """A model by its name; see `find_model`."""
     from stackrev import checkpoints
 
     return checkpoints.load(find_model(name), name=name)
@@ -135,10 +137,7 @@ def version() -> str:
     """The version of stackrev, of torch, and which implementation of the stack is at work."""
     from importlib import metadata
 
-    lines = [f"stackrev {__version__}", f"torch {metadata.version('torch')}"]
-    with contextlib.suppress(ImportError, AttributeError):
-        lines.append(f"kernels {importlib.import_module('stackrev.native').describe()}")
-    return "\n".join(lines)
+    return f"stackrev {__version__}\ntorch {metadata.version('torch')}\n{native.describe()}"
 
 
 def complain(kind: str, message: str) -> None:
