@@ -290,7 +290,11 @@ def contents(trace: Trace, *, title: str | None = None) -> Figure:
         title: Above the map.
     """
     steps = len(trace.fed)
-    table = [[step[row] if row < len(step) else float("nan") for step in trace.strengths] for row in range(steps)]
+    nothing = float("nan")  # drawn as the paper: an element that is not yet there, or no longer
+    table = [
+        [step[row] if row < len(step) and step[row] > 0 else nothing for step in trace.strengths]
+        for row in range(steps)
+    ]
     held = max(
         (row for row in range(steps) for step in trace.strengths if row < len(step) and step[row] > 0.005), default=0
     )
