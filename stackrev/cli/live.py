@@ -1,14 +1,35 @@
-"""What a training run shows on stderr while it goes: a moving line on a terminal, and a line a check everywhere."""
+"""What a training run shows on stderr while it goes: a live view on a terminal, a line a check elsewhere."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
+
+from stackrev import vocabulary
 from stackrev.cli.common import share
+from stackrev.decoding import greedy
+from stackrev.models import StackLSTMReverser
+from stackrev.text import visible
+from stackrev.traces import trace
 from stackrev.training import BatchEvent, CheckEvent, Event, OnEvent, Trainer
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+SAMPLE = "The quick brown fox jumps over the lazy dog"
+SPARKS = 40
+"""How many columns a sparkline has."""
+FRAME_SECONDS = 0.1
+SAMPLE_SECONDS = 1.0
+"""How often the sample is reversed anew; less often where that takes more than a twentieth of the time."""
+
+_LEVELS = "▁▂▃▄▅▆▇█"
 
 
 @contextlib.contextmanager
@@ -21,6 +42,90 @@ def training_view(trainer: Trainer, *, quiet: bool) -> Iterator[OnEvent]:
             yield on_event
     else:
         yield _plain(trainer)
+
+
+def sparkline(values: Sequence[float], *, low: float, high: float) -> str:
+    """Values as a row of bars, `low` the lowest and `high` the highest."""
+    span = high - low
+    places = [0.0 if span <= 0 else min(1.0, max(0.0, (value - low) / span)) for value in values]
+    return "".join(_LEVELS[min(len(_LEVELS) - 1, int(place * len(_LEVELS)))] for place in places)
+
+
+class Series:
+    """Values in order, however many, as at most so many means of equally many neighbours.
+
+    Args:
+        most: How many means to keep.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._each = 1  # values to a mean
+        self._means: list[float] = []
+        self._open: list[float] = []
+
+    def add(self, value: float) -> None:
+        """One more value."""
+        self._open.append(value)
+        if len(self._open) == self._each:
+            self._means.append(sum(self._open) / self._each)
+            self._open.clear()
+        if len(self._means) > self._most:
+            if len(self._means) % 2:
+                self._open = [self._means.pop()] * self._each
+            self._means = [(a + b) / 2 for a, b in zip(self._means[::2], self._means[1::2], strict=True)]
+            self._each *= 2
+
+    @property
+    def means(self) -> list[float]:
+        """The means so far, the last of them of as many values as there are."""
+        return self._means + ([sum(self._open) / len(self._open)] if self._open else [])
+
+
+class Gates(NamedTuple):
+    """Mean strengths over the steps that read or that write."""
+
+    push: float
+    pop: float
+
+
+class Peek(NamedTuple):
+    """What a model makes of the sample.
+
+    Attributes:
+        text: The sample.
+        written: What it writes, symbol by symbol.
+        reading: The gates while it reads; None without a stack.
+        writing: The gates while it writes.
+    """
+
+    text: str
+    written: tuple[str, ...]
+    reading: Gates | None
+    writing: Gates | None
+
+
+def peek(trainer: Trainer) -> Peek:
+    """Reverse the sample with the model as it stands; nothing of the run is changed."""
+    model, text = trainer.model, SAMPLE[: trainer.config.data.lengths.maximum]
+    if isinstance(model, StackLSTMReverser):
+        found = trace(model, text)
+        middle = found.encoder_steps
+        gates = [
+            Gates(_mean(found.push[part]), _mean(found.pop[part])) for part in (slice(middle), slice(middle, None))
+        ]
+        return Peek(text, found.written, *gates)
+    training = model.training
+    model.eval()
+    try:
+        (written,) = greedy(model, [torch.tensor(vocabulary.encode(text))], limit=len(text) + 1)
+    finally:
+        model.train(training)
+    return Peek(text, tuple(vocabulary.decode([each]) for each in written), None, None)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _plain(trainer: Trainer) -> OnEvent:
@@ -36,29 +141,108 @@ def _plain(trainer: Trainer) -> OnEvent:
 @contextlib.contextmanager
 def _live(trainer: Trainer) -> Iterator[OnEvent]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.live import Live
 
     console = Console(stderr=True, highlight=False, markup=False)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}", markup=False),
-        TextColumn("{task.fields[speed]:.1f} batches/s", markup=False),
-        TimeRemainingColumn(),
-    )
-    speed = _Speed(trainer)
-    with Progress(*columns, console=console, transient=True) as bar:
-        kind, done = trainer.config.model.kind, trainer.progress.batch
-        task = bar.add_task(kind, total=_end(trainer), completed=done, loss=float("nan"), speed=0.0)
+    view = _View(trainer)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def on_event(event: Event) -> None:
-            if isinstance(event, BatchEvent):
-                bar.update(task, completed=event.batch, total=_end(trainer), loss=event.loss, speed=speed())
-            else:
-                console.print(_check_line(trainer, event, speed))
+            if isinstance(event, CheckEvent):
+                console.print(_check_line(trainer, event, view.speed))
+            if view.take(event):
+                live.update(view.draw(console.width), refresh=True)
 
         yield on_event
+
+
+class _View:
+    """What there is to draw."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._losses, self._accuracies = Series(SPARKS), (Series(SPARKS), Series(SPARKS))
+        self._loss = math.nan
+        self._peek: Peek | None = None
+        self._next_frame = self._next_peek = 0.0
+        self.speed = _Speed(trainer)
+
+    def take(self, event: Event) -> bool:
+        """Note an event; whether it is time to draw."""
+        now = time.perf_counter()
+        if isinstance(event, CheckEvent):
+            for series, scores in zip(self._accuracies, (event.validation, event.test), strict=True):
+                series.add(scores.fine)
+        else:
+            self._loss = event.loss
+            self._losses.add(math.log10(max(event.loss, 1e-9)))
+        if now >= self._next_peek:
+            self._peek = peek(self._trainer)
+            end = time.perf_counter()
+            self._next_peek = end + max(SAMPLE_SECONDS, 20 * (end - now))
+        if now < self._next_frame and isinstance(event, BatchEvent):
+            return False
+        self._next_frame = now + FRAME_SECONDS
+        return True
+
+    def draw(self, width: int) -> Text:
+        """The view, for so many columns."""
+        from rich.text import Text
+
+        config, batch, end = self._trainer.config, self._trainer.progress.batch, _end(self._trainer)
+        speed = self.speed()
+        left = _clock((end - batch) / speed) if speed > 0 else "?"
+        done = round(20 * batch / max(1, end))
+        title = f"{config.model.kind}  {'█' * done}{'░' * (20 - done)}  batch {batch:,} of {end:,}"
+        lines = [
+            Text(f"{title}  {speed * config.training.batch_size:,.0f} strings/s  {left} left", style="bold"),
+            _row("loss", f"{self._loss:.4f}", _trend(self._losses.means), "blue"),
+        ]
+        for lengths, series in zip((config.data.lengths, config.data.test_lengths), self._accuracies, strict=True):
+            if means := series.means:
+                lines.append(_row(f"{lengths}", share(means[-1]), sparkline(means, low=0, high=1), "green"))
+        if self._peek is not None:
+            lines += _sample(self._peek)
+        for line in lines:
+            line.truncate(width, overflow="ellipsis")
+        return Text("\n").join(lines)
+
+
+def _row(name: str, value: str, sparks: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(f"{name:<10}{value:>8}  ") + Text(sparks, style=style)
+
+
+def _trend(logarithms: Sequence[float]) -> str:
+    """Losses on a logarithmic scale that spans at least one decade."""
+    if not logarithms:
+        return ""
+    high = max(logarithms)
+    return sparkline(logarithms, low=min(min(logarithms), high - 1), high=high)
+
+
+def _sample(peek: Peek) -> list[Text]:
+    """The gates, the sample, and below it what is written, wrong characters marked."""
+    from rich.text import Text
+
+    lines = []
+    if peek.reading and peek.writing:
+        parts = [f"{name} push {each.push:.2f} pop {each.pop:.2f}" for name, each in
+                 (("reading:", peek.reading), ("writing:", peek.writing))]  # fmt: skip
+        lines.append(Text(f"{'gates':<10}{'   '.join(parts)}"))
+    lines.append(Text(f"{'sample':<10}{peek.text}"))
+    written, wanted = Text(f"{'':<10}"), peek.text[::-1] + "&"
+    for place, symbol in enumerate(peek.written):
+        wrong = wanted[place : place + 1] != symbol
+        written.append(visible(symbol), style="bold red reverse" if wrong else "green")
+    return [*lines, written]
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _check_line(trainer: Trainer, event: CheckEvent, speed: _Speed) -> str:
