@@ -58,7 +58,9 @@ def main() -> None:
         parts[name](arguments.repeats)
 
 
-def medians(repeats: int, *competitors: Callable[[], object]) -> list[float]:
+def seconds(
+    repeats: int, *competitors: Callable[[], object], summary: Callable[[Sequence[float]], float] = statistics.median
+) -> list[float]:
     """Seconds that each takes, after one run that does not count."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: list[list[float]] = [[] for _ in competitors]
@@ -69,7 +71,7 @@ def medians(repeats: int, *competitors: Callable[[], object]) -> list[float]:
             start = clock()
             competitor()
             taken.append(clock() - start)
-    return [statistics.median(taken) for taken in times]
+    return [summary(taken) for taken in times]
 
 
 def agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
@@ -114,7 +116,7 @@ def stack(repeats: int) -> None:
         tolerance=1e-10,
     )
     agree(*(both_ways(each, call, weight) for each in (neural_stack, neural_stack_torch)), tolerance=1e-4)
-    fast, slow = medians(
+    fast, slow = seconds(
         min(repeats, 5),
         lambda: both_ways(neural_stack, call, weight),
         lambda: both_ways(neural_stack_torch, call, weight),
@@ -124,10 +126,14 @@ def stack(repeats: int) -> None:
 
 
 def growth(repeats: int) -> None:
-    """Time and what is saved for the backward pass, per doubling of T, on one thread."""
+    """Time and what is saved for the backward pass, per doubling of T, on one thread.
+
+    Of the times the least count: what hundreds of megabytes cost the operating system varies too much from run to run.
+    """
     torch.set_num_threads(1)
     calls = [(controls(128 * 2**i), torch.ones(128 * 2**i, BATCH, WIDTH)) for i in range(8)]
-    times = medians(min(repeats, 7), *(lambda pair=pair: both_ways(neural_stack, *pair) for pair in calls))
+    runs = (lambda pair=pair: both_ways(neural_stack, *pair) for pair in calls)
+    times = seconds(repeats, *runs, summary=min)
     saved = [saved_by(call) for call, _ in calls]
     for what, measured in (("time", times), ("memory saved", saved)):
         ratios = [after / before for before, after in itertools.pairwise(measured)]
@@ -189,7 +195,7 @@ def step_of(length: int, repeats: int) -> None:
 
     agree(*([t.clone() for t in gradients(each)] for each in (stack_lstm, stack_lstm_torch)), tolerance=1e-4)
     competitors = lambda: train(stack_lstm), lambda: train(stack_lstm_torch), products(length + 1)
-    fast, slow, floor = medians(repeats, *competitors)
+    fast, slow, floor = seconds(repeats, *competitors)
     models.stack_lstm = stack_lstm  # type: ignore[attr-defined]
     details = f"{fast * 1e3:.2f} ms, {slow * 1e3:.1f} ms"
     report(f"training step, length {length}, against plain torch", slow / fast, "x", "at least 5", details)
@@ -249,7 +255,7 @@ def literal_of(steps: int, repeats: int) -> None:
 
     agree(gradients(stack_lstm_torch), gradients(literal_stack_lstm), 1e-4)
     competitors = lambda: gradients(stack_lstm_torch), lambda: gradients(literal_stack_lstm)
-    ours, theirs = medians(min(repeats, 7), *competitors)
+    ours, theirs = seconds(min(repeats, 7), *competitors)
     details = f"{ours * 1e3:.0f} ms, {theirs * 1e3:.0f} ms"
     report(f"plain torch by hand against autograd, 2 x {steps} steps", ours / theirs, "x", "at most 0.5", details)
 
@@ -267,14 +273,6 @@ def pushing_then_popping() -> StackLSTMReverser:
     return model
 
 
-def session_of(model: StackLSTMReverser) -> Session:
-    """The model, out of torch's hands."""
-    config = model.config
-    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    sizes = {"hidden": config.hidden_size, "width": config.stack_width, "layers": config.layers}
-    return Session(weights, **sizes, stretch=config.gate_stretch)
-
-
 def reverse(session: Session, length: int) -> float:
     """Seconds from the first symbol read to the last one written."""
     string = torch.randint(3, vocabulary.SIZE, (length,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -289,7 +287,7 @@ def stream(repeats: int) -> None:
     """A string read and written symbol by symbol, on one core."""
     torch.set_num_threads(1)
     model = pushing_then_popping()
-    session = session_of(model)
+    session = model.session()
     string = torch.randint(3, vocabulary.SIZE, (300,), generator=torch.Generator().manual_seed(0))
     session.encode(string.tolist())
     symbols, ones = string[:, None], torch.tensor([1])
@@ -301,19 +299,27 @@ def stream(repeats: int) -> None:
         hidden = model.run(model.decoder, fed, ones * 300, out.state).hidden
         if model.read_out(hidden)[:, 0].argmax(-1).tolist() != written.tolist():
             sys.exit("results disagree: the session writes something else")
-    times = medians(3, lambda: reverse(session, 100_000), lambda: reverse(session, 200_000))
+    times = seconds(3, lambda: reverse(session, 100_000), lambda: reverse(session, 200_000))
     report("characters a second, 200,000 of them", 200_000 / times[1], "", "at least 50,000")
     report("twice the length, 200,000", times[1] / times[0], "x", "at most 2.2")
     command = [sys.executable, __file__, "--stream-alone", "1000000"]
-    megabytes, seconds = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
-    details = f"{1e6 / seconds:,.0f} characters a second"
+    megabytes, taken = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    details = f"{1e6 / taken:,.0f} characters a second"
     report("peak memory, 1,000,000 characters, torch included", megabytes, "MiB", "at most 1,536", details)
 
 
 def stream_alone(length: int) -> None:
     """For a process of its own: its peak memory in MiB, and the seconds that the string took."""
-    seconds = reverse(session_of(pushing_then_popping()), length)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, seconds)
+    taken = reverse(pushing_then_popping().session(), length)
+    print(peak_memory(), taken)
+
+
+def peak_memory() -> float:
+    """This process's, in MiB. On Linux, what getrusage tells may be that of the process which started this one."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ from typing import NamedTuple
 
 VERSION = 3  # of the functions; `stackrev_version` in kernel.cpp
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
-REBUILD = "install stackrev again with a C++17 compiler present: pip install --force-reinstall --no-deps --no-cache-dir stackrev"
+REBUILD = (
+    "install stackrev again with a C++17 compiler present: "
+    "pip install --force-reinstall --no-deps --no-cache-dir stackrev"
+)
 
 
 class Native(NamedTuple):
