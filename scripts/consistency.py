@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stackrev.models import Reverser
-    from stackrev.native.session import Session
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -60,6 +59,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model.initialisation": "torch",
         "model.gate_stretch": 0.0,
         "model.gate_noise": 0.0,
+        "model.string_noise": 0.0,
         "model.push_bias": 0.0,
         "model.pop_bias": 0.0,
         "model.shared_controls": True,
@@ -198,7 +198,7 @@ def try_length(model: Reverser[Any], length: int, samples: int) -> dict[str, Any
     correct: list[int] = []
     margins: list[float] = []
     if model.config.kind == "stack-lstm" and native.available():
-        session = native_session(model)
+        session = model.session()
         for string in strings:
             symbols = string.tolist()
             session.reset()
@@ -215,20 +215,6 @@ def try_length(model: Reverser[Any], length: int, samples: int) -> dict[str, Any
     scores = Scores(tuple(correct), (length,) * samples)
     result = {"exact": round(scores.coarse * samples), "samples": samples, "fine": round(scores.fine, 6)}
     return {**result, "margin": float(f"{min(margins):.3g}")} if margins else result
-
-
-def native_session(model: Reverser[Any]) -> Session:
-    """A stack-LSTM in the compiled kernels, which takes a string of any length."""
-    from stackrev.native.session import Session
-
-    config = model.config
-    return Session(
-        {name: _bytes(tensor) for name, tensor in model.state_dict().items()},
-        hidden=config.hidden_size,
-        width=config.stack_width,
-        layers=config.layers,
-        stretch=config.gate_stretch,
-    )
 
 
 def digest(model: Reverser[Any]) -> str:

@@ -91,6 +91,10 @@ class ModelConfig:
     through the same projections, as if they were one network: then an encoder that learns to push teaches the decoder
     to, which reads only what it has just pushed, and about one run in ten never learns; `initialisation` "torch" draws
     every weight as torch's own layers do.
+
+    `string_noise` is the standard deviation of noise on the gates in training that stays the same for all steps of a
+    string, drawn apart for encoder and decoder. It makes every batch try different ways of working the stack: a decoder
+    that pushes little and pops much, for some strings, long before the average decoder does, and is rewarded for it.
     """
 
     kind: ModelKind = "stack-lstm"
@@ -100,6 +104,7 @@ class ModelConfig:
     stack_width: int = 64
     gate_stretch: float = 0.05
     gate_noise: float = 1.0
+    string_noise: float = 2.0
     shared_controls: bool = False
     push_bias: float = 1.5
     pop_bias: float = -1.5
@@ -110,6 +115,7 @@ class ModelConfig:
         _require(1 <= self.stack_width <= 4096, "stack_width must be between 1 and 4,096")
         _require(0.0 <= self.gate_stretch <= 10.0, "gate_stretch must be between 0 and 10")
         _require(0.0 <= self.gate_noise <= 100.0, "gate_noise must be between 0 and 100")
+        _require(0.0 <= self.string_noise <= 100.0, "string_noise must be between 0 and 100")
         _require(abs(self.push_bias) <= 100.0, "push_bias must be between -100 and 100")
         _require(abs(self.pop_bias) <= 100.0, "pop_bias must be between -100 and 100")
 

@@ -308,13 +308,21 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
         generator: torch.Generator | None = None,
     ) -> StackLSTMOutput:
         """Run the encoder or the decoder over ids [T, B]; see `stack_lstm`. In training, the gates are noisy."""
-        noise = None
-        if self.training and self.config.gate_noise:
-            noise = self.config.gate_noise * torch.randn(*ids.shape, 2, generator=generator).to(ids.device)
+        noise = self._noise(ids, generator) if self.training else None
         controls = self.controls_of(cell)
         weights = StackLSTMWeights(tuple(cell.recurrent), tuple(cell.bias[1:]), controls.weight, controls.bias)
         inputs = cell.contributions(ids)
         return stack_lstm(inputs, steps, state, weights, stretch=self.config.gate_stretch, noise=noise)
+
+    def _noise(self, ids: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """Training noise for the gates' pre-activations, [T, B, 2]: a part for each step and one for each string."""
+        gate, string = self.config.gate_noise, self.config.string_noise
+        if not gate and not string:
+            return None
+        steps, batch = ids.shape
+        each_step = torch.randn(steps, batch, 2, generator=generator)
+        each_string = torch.randn(1, batch, 2, generator=generator)
+        return (gate * each_step + string * each_string).to(ids.device)
 
     def controls_of(self, cell: StackLSTMCell) -> Controls:
         """The projections through which the encoder or the decoder works the stack."""

@@ -51,12 +51,13 @@ SPACE: Mapping[str, Between | tuple[Any, ...]] = {
     "learning_rate": Between(1e-4, 1e-1, log=True),
     "gate_stretch": Between(0.0, 0.3),
     "gate_noise": Between(0.0, 3.0),
+    "string_noise": Between(0.0, 4.0),
     "push_bias": Between(-3.0, 3.0),
     "pop_bias": Between(-3.0, 3.0),
 }
 """What a search varies, and over which values."""
 
-_GATES = ("gate_stretch", "gate_noise", "push_bias", "pop_bias")
+_GATES = ("gate_stretch", "gate_noise", "string_noise", "push_bias", "pop_bias")
 _MODEL = ("hidden_size", "layers", "stack_width", *_GATES)
 _UNCLAIMED_SECONDS = 60
 """After how long a running trial that names no worker is taken to have lost it."""

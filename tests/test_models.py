@@ -23,7 +23,9 @@ from stackrev.models import (
     pack_targets,
 )
 
-SMALL = ModelConfig(hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0, shared_controls=True)
+SMALL = ModelConfig(
+    hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0, string_noise=0.0, shared_controls=True
+)
 
 
 def small(kind: ModelKind, **changes: Any) -> ModelConfig:
@@ -114,7 +116,7 @@ def test_decoding_step_by_step_is_teacher_forcing(kind: ModelKind, layers: int, 
 
 
 def test_every_parameter_is_saved_and_learns(kind: ModelKind, layers: int) -> None:
-    model = build(small(kind, layers=layers, gate_noise=0.0), seeded(0))
+    model = build(small(kind, layers=layers, gate_noise=0.0, string_noise=0.0), seeded(0))
     parameters = dict(model.named_parameters())
     assert parameters.keys() == model.state_dict().keys()
     model(some_batch()).square().sum().backward()
@@ -210,7 +212,7 @@ def test_noise_is_for_training_alone() -> None:
     assert not torch.allclose(noisy, quiet)
     assert torch.equal(noisy, model(batch, generator=seeded(3)))
     assert not torch.allclose(noisy, model(batch, generator=seeded(4)))
-    silent = build(small("stack-lstm", gate_noise=0.0), seeded(0))
+    silent = build(small("stack-lstm", gate_noise=0.0, string_noise=0.0), seeded(0))
     assert torch.equal(silent.train()(batch, generator=seeded(3)), quiet)
 
 

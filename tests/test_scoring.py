@@ -134,7 +134,7 @@ STRINGS = sample_strings(LengthRange(minimum=0, maximum=6), 20, torch.Generator(
 @functools.cache
 def stages(kind: ModelKind) -> dict[str, Reverser[Any]]:
     """A model before, during and after it has learned STRINGS by heart."""
-    config = ModelConfig(kind=kind, hidden_size=40, stack_width=16, gate_noise=0.0)
+    config = ModelConfig(kind=kind, hidden_size=40, stack_width=16, gate_noise=0.0, string_noise=0.0)
 
     def fresh() -> Reverser[Any]:
         return build(config, torch.Generator().manual_seed(0))

@@ -45,7 +45,7 @@ PLAIN = TrainingConfig(
 
 def tiny(kind: ModelKind = "stack-lstm", **changes: Any) -> Config:
     """A run of moments; `changes` are of its training."""
-    model = ModelConfig(kind=kind, hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0)
+    model = ModelConfig(kind=kind, hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0, string_noise=0.0)
     return Config(data=DATA, model=model, training=dataclasses.replace(PLAIN, **changes))
 
 
@@ -257,7 +257,11 @@ def test_noise_and_batches_have_generators_of_their_own(monkeypatch: pytest.Monk
     def drawn(gate_noise: float) -> list[Batch]:
         batches = record_batches(monkeypatch)
         config = tiny()
-        train(dataclasses.replace(config, model=dataclasses.replace(config.model, gate_noise=gate_noise)))
+        train(
+            dataclasses.replace(
+                config, model=dataclasses.replace(config.model, gate_noise=gate_noise, string_noise=gate_noise)
+            )
+        )
         return batches
 
     noisy, silent = drawn(1.0), drawn(0.0)

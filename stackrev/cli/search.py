@@ -75,6 +75,7 @@ def search(
     initialisation: settings.InitialisationName = None,
     gate_stretch: settings.GateStretch = None,
     gate_noise: settings.GateNoise = None,
+    string_noise: settings.StringNoise = None,
     push_bias: settings.PushBias = None,
     pop_bias: settings.PopBias = None,
     lengths: settings.Lengths = None,

@@ -103,6 +103,7 @@ InitialisationName = Annotated[Initialisation | None, _setting("initialisation",
 StackWidth = Annotated[int | None, _setting("stack_width", "Width of the stack; of the embedding in lstm and rnn.")]
 GateStretch = Annotated[float | None, _setting("gate_stretch", "How far push and pop gates reach past 0 and 1.")]
 GateNoise = Annotated[float | None, _setting("gate_noise", "Noise on these gates in training.")]
+StringNoise = Annotated[float | None, _setting("string_noise", "Noise on them that stays for a whole string.")]
 SharedControls = Annotated[
     bool | None,
     _setting("shared_controls", "Whether encoder and decoder work the stack alike.", _switch("shared_controls")),

@@ -76,6 +76,7 @@ def train(
     initialisation: settings.InitialisationName = None,
     gate_stretch: settings.GateStretch = None,
     gate_noise: settings.GateNoise = None,
+    string_noise: settings.StringNoise = None,
     push_bias: settings.PushBias = None,
     pop_bias: settings.PopBias = None,
     shared_controls: settings.SharedControls = None,

@@ -28,13 +28,6 @@ def model_of(*, layers=1, shared=True, hidden=24, width=12, seed=0) -> StackLSTM
     return model
 
 
-def session_of(model: StackLSTMReverser) -> Session:
-    config = model.config
-    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    sizes = {"hidden": config.hidden_size, "width": config.stack_width, "layers": config.layers}
-    return Session(weights, **sizes, stretch=config.gate_stretch)
-
-
 def string_of(length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(3, vocabulary.SIZE, (length,), generator=torch.Generator().manual_seed(seed))
 
@@ -43,7 +36,7 @@ def string_of(length: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("shared", [True, False])
 def test_greedy_decoding_is_that_of_torch(layers, shared):
     model = model_of(layers=layers, shared=shared)
-    session = session_of(model)
+    session = model.session()
     for length in (1, 2, 30):
         string = string_of(length, length)
         session.reset()
@@ -54,7 +47,7 @@ def test_greedy_decoding_is_that_of_torch(layers, shared):
 
 def test_every_step_is_that_of_torch():
     model = model_of(layers=2)
-    session = session_of(model)
+    session = model.session()
     state = model.initial_state(1)
     one = torch.ones(1, dtype=torch.int64)
     for cell, symbols in ((model.encoder, string_of(20)), (model.decoder, string_of(20, 1))):
@@ -71,7 +64,7 @@ def test_every_step_is_that_of_torch():
 
 
 def test_score_finds_the_first_error_of_greedy_decoding():
-    session = session_of(model_of())
+    session = model_of().session()
     source = [vocabulary.START, *string_of(10).tolist()]
     session.encode(source)
     written = session.decode_greedy(vocabulary.SEPARATOR, -1, 20)
@@ -88,7 +81,7 @@ def test_score_finds_the_first_error_of_greedy_decoding():
 
 
 def test_pieces_give_what_the_whole_gives(monkeypatch):
-    session = session_of(model_of())
+    session = model_of().session()
     session.encode(string_of(50).tolist())
     whole = session.decode_greedy(vocabulary.SEPARATOR, -1, 50)
     monkeypatch.setattr("stackrev.native.session._PIECE", 7)
@@ -105,20 +98,20 @@ def test_the_stack_gives_back_what_is_popped():
     with torch.no_grad():
         model.controls.weight[:, :2] = 0
         model.controls.bias[:2] = torch.tensor([30.0, -30.0])  # the encoder only pushes
-    session = session_of(model)
+    session = model.session()
     session.encode(string_of(5000).tolist())
     assert session.look().elements == 5000
     assert session.look().height == 5000
     with torch.no_grad():
         model.controls.bias[:2] = torch.tensor([-30.0, 30.0])
-    popping = session_of(model)
+    popping = model.session()
     popping.encode(string_of(5).tolist())
     assert popping.look().elements <= 1
 
 
 def test_symbols_and_arrays_are_checked():
     model = model_of()
-    session = session_of(model)
+    session = model.session()
     for wrong in ([-1], [vocabulary.SIZE]):
         with pytest.raises(ValueError, match="symbol"):
             session.encode(wrong)
