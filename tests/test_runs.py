@@ -24,7 +24,9 @@ def tiny(kind: ModelKind = "stack-lstm", **training) -> Config:
     return Config(
         data=DataConfig(lengths=short, test_lengths=longer, held_out_samples=5),
         model=ModelConfig(kind=kind, hidden_size=8, stack_width=8),
-        training=TrainingConfig(**{"batches": 12, "batch_size": 4, "check_every": 5, "device": "cpu"} | training),
+        training=TrainingConfig(
+            **{"batches": 12, "batch_size": 4, "check_every": 5, "settle_batches": 300, "device": "cpu"} | training
+        ),
     )
 
 
