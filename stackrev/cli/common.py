@@ -14,7 +14,7 @@ import typer
 
 from stackrev import __version__, native
 from stackrev.config import LengthRange, ModelKind
-from stackrev.errors import StackrevError
+from stackrev.errors import ModelNotFoundError, StackrevError
 
 if TYPE_CHECKING:
     from stackrev.checkpoints import Checkpoint
@@ -100,6 +100,10 @@ def find_model(name: str) -> Path:
         CheckpointError: There is no such model, or it is damaged.
         HubError: It had to be fetched, and could not be.
     """
+    from stackrev import checkpoints
+
+    with contextlib.suppress(ModelNotFoundError):
+        return checkpoints.resolve(name)  # at once: the Hub takes a while to import
     from stackrev import hub
 
     return hub.resolve(name)
