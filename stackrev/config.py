@@ -144,7 +144,7 @@ class TrainingConfig:
     schedule: Schedule = "constant"
     warmup_batches: int = 0
     clip_norm: float = 1.0
-    recurrent_l1: float = 1e-3
+    recurrent_l1: float = 3e-3
     check_every: int = 50
     settle_batches: int | None = 200
     device: Device = "auto"
