@@ -222,14 +222,17 @@ chance = random.Random(0)
 common = ["train", "--hidden-size", "8", "--stack-width", "8", "--batch-size", "4", "--lengths", "1-4",
           "--test-lengths", "5-6", "--held-out-samples", "5", "--check-every", "1", "--device", "cpu",
           "--threads", "1", "--quiet"]
-assert main([*common, "--output", str(folder.parent / "warm"), "--batches", "2", "--json"]) == 0  # import everything
+for name in ("first", "second"):  # the first imports everything, the second tells how fast this machine is today
+    start = time.monotonic()
+    assert main([*common, "--output", str(folder.parent / name), "--batches", "2"]) == 0
+    pace = time.monotonic() - start
 reached = []
 for _ in range(20):
     child = os.fork()
     if not child:
         again = ["--resume"] if (folder / STATE).exists() else ["--force"]
         os._exit(main([*common, "--output", str(folder), "--batches", "100000", *again]))
-    time.sleep(chance.uniform(0.02, 0.4))
+    time.sleep(pace * chance.uniform(0.1, 2.0))
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the run ended by itself"
     if not (folder / STATE).exists():
@@ -239,7 +242,7 @@ for _ in range(20):
     if (folder / checkpoints.CONFIG).exists():
         checkpoints.verify(folder)
     assert reached == sorted(reached), "a save was lost"
-print("reached", *reached)
+print(reached[-1])
 """
 
 
@@ -250,4 +253,4 @@ def test_killing_a_run_at_any_moment_loses_no_save(tmp_path):
         [sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) > 0
+    assert int(done.stdout.splitlines()[-1]) > 0
