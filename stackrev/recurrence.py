@@ -200,6 +200,16 @@ def _active(lengths: Tensor, steps: int) -> list[int]:
     return (lengths[None, :] > torch.arange(steps)[:, None]).sum(1).tolist()
 
 
+def _first(rows: Tensor, count: int) -> Tensor:
+    """The rows that are still running."""
+    return rows if count == rows.shape[0] else rows[:count]
+
+
+def _replace(rows: Tensor, first: Tensor) -> Tensor:
+    """Rows of which the first have moved on, and the others keep their state."""
+    return first if first.shape == rows.shape else torch.cat([first, rows[first.shape[0] :]])
+
+
 class _StackLSTM(torch.autograd.Function):
     """The recurrence and its derivative. Inside, batch comes first in the stack, so that a read is one `bmm`."""
 
@@ -227,7 +237,7 @@ class _StackLSTM(torch.autograd.Function):
         c = list(initial.cell.clone())
         r = initial.read.clone()
         height = initial.stack.height.clone()
-        heights = height.new_empty(steps, batch)
+        heights = []
         bottoms, tops = height.new_empty(batch, total), height.new_empty(batch, total)
         bottoms[:, :below], tops[:, :below] = initial.stack.bottoms.T, initial.stack.tops.T
         values = x.new_zeros(batch, total, width)
@@ -245,44 +255,48 @@ class _StackLSTM(torch.autograd.Function):
 
         for t, n in enumerate(active):
             s = below + t  # this step's place on the stack
-            z = torch.addmm(x[t, :n], torch.cat([r[:n], h[0][:n]], 1), recurrent[0])
+            below_h = _first(r, n)  # what feeds a layer from below, [n, M] or [n, H]
             for k in range(layers):
-                if k:
-                    z = torch.addmm(biases[k - 1], torch.cat([h[k - 1][:n], h[k][:n]], 1), recurrent[k])
+                bias = biases[k - 1] if k else _first(x[t], n)
+                z = torch.addmm(bias, torch.cat([below_h, _first(h[k], n)], 1), recurrent[k])
                 z_i, z_f, z_g, z_o = z.chunk(4, 1)
                 i, f, g, o = z_i.sigmoid_(), z_f.sigmoid_(), z_g.tanh_(), z_o.sigmoid_()  # in place: z is now activated
-                c[k][:n] = torch.addcmul(f * c[k][:n], i, g)
-                h[k][:n] = o * c[k][:n].tanh()
-                hidden[k, t, :n] = h[k][:n]
+                c_t = torch.addcmul(f * _first(c[k], n), i, g)
+                below_h = o * c_t.tanh()
+                c[k], h[k] = _replace(c[k], c_t), _replace(h[k], below_h)
+                hidden[k, t, :n] = below_h
                 if saving:
-                    activated[k, t, :n], cells[k, t, :n] = z, c[k][:n]
+                    activated[k, t, :n], cells[k, t, :n] = z, c_t
 
-            a = torch.addmm(control_bias, h[-1][:n], control)
-            before = a[:, :2] if noise is None else a[:, :2] + noise[t, :n]
-            torch.sigmoid(before, out=squashed[t, :n])
-            du = ((1 + 2 * e) * squashed[t, :n] - e).clamp_(0, 1)
-            gates[t, :n] = du
-            torch.tanh(a[:, 2:], out=values[:n, s])
+            a = torch.addmm(control_bias, below_h, control)
+            squash = a[:, :2].sigmoid() if noise is None else (a[:, :2] + noise[t, :n]).sigmoid_()
+            du = ((1 + 2 * e) * squash - e).clamp_(0, 1)
+            squashed[t, :n], gates[t, :n] = squash, du
+            values[:n, s] = a[:, 2:].tanh()
             d, u = du.to(height.dtype).unbind(1)
 
-            L = (height[:n] - u).clamp_(min=0)
+            L = (_first(height, n) - u).clamp_(min=0)
+            older = tops[:n, :s]
             if saving:
-                torch.lt(L[:, None], tops[:n, :s], out=drained[t, :n, :s])
-            torch.minimum(tops[:n, :s], L[:, None], out=tops[:n, :s])
+                torch.lt(L[:, None], older, out=drained[t, :n, :s])
+            torch.minimum(older, L[:, None], out=older)
+            H = L + d
+            height = _replace(height, H)
+            bottoms[:, s] = tops[:, s] = height  # rows that have ended push nothing
             bottoms[:n, s] = L
-            height[:n] = L + d
-            tops[:n, s] = height[:n]
-            bottoms[n:, s] = tops[n:, s] = height[n:]  # rows that have ended push nothing
-            heights[t] = height
-            floor = torch.maximum(bottoms[:n, : s + 1], height[:n, None] - 1)
+            heights.append(height)
+            floor = torch.maximum(bottoms[:n, : s + 1], H[:, None] - 1)
             alpha = (tops[:n, : s + 1] - floor).clamp_(min=0).to(x.dtype)
-            r[:n] = torch.bmm(alpha[:, None], values[:n, : s + 1])[:, 0]
+            r_t = torch.bmm(alpha[:, None], values[:n, : s + 1])[:, 0]
+            r = _replace(r, r_t)
             if saving:
-                alphas[:n, t, : s + 1], reads[t, :n] = alpha, r[:n]
+                alphas[:n, t, : s + 1], reads[t, :n] = alpha, r_t
 
         if saving:
+            all_heights = torch.stack(heights) if heights else height.new_empty(0, batch)
             ctx.save_for_backward(
-                *(x, *flat, hidden, cells, activated, squashed, gates, reads, alphas, drained, bottoms, heights, values)
+                *(x, *flat, hidden, cells, activated, squashed, gates, reads),
+                *(alphas, drained, bottoms, all_heights, values),
             )
             ctx.active, ctx.e, ctx.layers = active, e, layers
         push, pop = gates.unbind(2)
@@ -313,6 +327,15 @@ class _StackLSTM(torch.autograd.Function):
         gH = carried(g_height, initial.stack.height)
         gL = torch.zeros_like(bottoms) if g_bottoms is None else g_bottoms.T.clone()
         gE = torch.zeros_like(bottoms) if g_tops is None else g_tops.T.clone()
+        # what each step's gradients are multiplied by, for all steps at once
+        i, f, g, o = activated.chunk(4, -1)
+        squash = cells.tanh()
+        last = torch.cat([initial.cell[:, None], cells[:, :-1]], 1)[:, :steps]
+        through = o * (1 - squash * squash)  # dh / dc
+        slopes = torch.cat([g * i * (1 - i), last * f * (1 - f), i * (1 - g * g), squash * o * (1 - o)], -1)
+        open_gates = (gates > 0) & (gates < 1)
+        v = values[:, below:].transpose(0, 1)
+        control_slopes = torch.cat([(1 + 2 * e) * squashed * (1 - squashed) * open_gates, 1 - v * v], -1)
         # gradients of each step's pre-activations and read
         gz = torch.zeros_like(activated)
         ga = x.new_zeros(steps, batch, 2 + width)
@@ -320,49 +343,44 @@ class _StackLSTM(torch.autograd.Function):
 
         for t in reversed(range(steps)):
             n, s = ctx.active[t], below + t
-            L, H = bottoms[:n, : s + 1], heights[t, :n]
+            L, H = bottoms[:n, : s + 1], _first(heights[t], n)
+            gE_t, gr_t = gE[:n, : s + 1], _first(gr, n)
             # the read
-            gR[:n, t] = gr[:n]
-            alpha = alphas[:n, t, : s + 1]
-            g_alpha = torch.bmm(values[:n, : s + 1], gr[:n, :, None])[..., 0].masked_fill_(alpha <= 0, 0).to(gH.dtype)
-            inside = (L > H[:, None] - 1).to(gH.dtype)  # elements whose floor is their own bottom
-            gE[:n, : s + 1] += g_alpha
-            gL[:n, : s + 1] -= g_alpha * inside
-            gH[:n] -= (g_alpha * (1 - inside)).sum(1)
+            gR[:n, t] = gr_t
+            g_alpha = torch.bmm(values[:n, : s + 1], gr_t[:, :, None])[..., 0]
+            g_alpha = g_alpha.masked_fill_(alphas[:n, t, : s + 1] <= 0, 0).to(gH.dtype)
+            g_bottom = g_alpha * (L > H[:, None] - 1)  # of elements whose floor is their own bottom
+            gE_t += g_alpha
+            gL[:n, : s + 1] -= g_bottom
             # the push, the pop
-            gd = gH[:n] + gE[:n, s]
-            cut = drained[t, :n, :s]
-            gl = gd + gL[:n, s] + (gE[:n, :s] * cut).sum(1)
-            gE[:n, :s].masked_fill_(cut, 0)
-            gH[:n] = gl * (L[:, s] > 0)
+            gd = _first(gH, n) - (g_alpha - g_bottom).sum(1) + gE_t[:, s]
+            cut, older = drained[t, :n, :s], gE_t[:, :s]
+            gl = gd + gL[:n, s] + (older * cut).sum(1)
+            older.masked_fill_(cut, 0)
+            gH_t = gl * (L[:, s] > 0)
+            gH = _replace(gH, gH_t)
             gv = torch.bmm(alphas[:n, None, t:, s], gR[:n, t:])[:, 0]
             if g_values is not None:
                 gv += g_values[s, :n]
             # the controls
-            squash, gate, v = squashed[t, :n], gates[t, :n], values[:n, s]
-            slope = (1 + 2 * e) * squash * (1 - squash) * ((gate > 0) & (gate < 1))
-            ga[t, :n, :2] = torch.stack([gd, -gH[:n]], 1).to(x.dtype) * slope
-            ga[t, :n, 2:] = gv * (1 - v * v)
+            ga_t = torch.cat([torch.stack([gd, -gH_t], 1).to(x.dtype), gv], 1) * control_slopes[t, :n]
+            ga[t, :n] = ga_t
             # the cells, from the top down
-            above = torch.addmm(gh[-1][:n], ga[t, :n], control.T)
+            above = torch.addmm(_first(gh[-1], n), ga_t, control.T)
             if g_hidden is not None:
                 above += g_hidden[t, :n]
             for k in reversed(range(layers)):
-                i, f, g, o = activated[k, t, :n].chunk(4, 1)
-                last = cells[k, t - 1, :n] if t else initial.cell[k, :n]
-                squash = cells[k, t, :n].tanh()
-                into_c = gc[k][:n] + above * o * (1 - squash * squash)
-                gi, gf = into_c * g * i * (1 - i), into_c * last * f * (1 - f)
-                gg, go = into_c * i * (1 - g * g), above * squash * o * (1 - o)
-                torch.cat([gi, gf, gg, go], 1, out=gz[k, t, :n])
-                gc[k][:n] = into_c * f
-                into = gz[k, t, :n] @ recurrent[k].T
+                into_c = torch.addcmul(_first(gc[k], n), above, through[k, t, :n])
+                gz_t = torch.cat([into_c, into_c, into_c, above], 1) * slopes[k, t, :n]
+                gz[k, t, :n] = gz_t
+                gc[k] = _replace(gc[k], into_c * f[k, t, :n])
+                into = gz_t @ recurrent[k].T
                 split = into.shape[1] - gh[k].shape[1]
-                gh[k][:n] = into[:, split:]
+                gh[k] = _replace(gh[k], into[:, split:])
                 if k:
-                    above = into[:, :split] + gh[k - 1][:n]
+                    above = into[:, :split] + _first(gh[k - 1], n)
                 else:
-                    gr[:n] = into[:, :split]
+                    gr = _replace(gr, into[:, :split])
 
         def before(states: Tensor, first: Tensor) -> Tensor:
             """Each step's predecessor, [T, B, ...]."""
