@@ -200,6 +200,11 @@ def _active(lengths: Tensor, steps: int) -> list[int]:
     return (lengths[None, :] > torch.arange(steps)[:, None]).sum(1).tolist()
 
 
+def _by_layer(buffer: Tensor) -> list[tuple[Tensor, ...]]:
+    """Views of each layer's steps, so that the loop need not index: [layer][step] of [K, T, B, ...]."""
+    return [layer.unbind() for layer in buffer.unbind()]
+
+
 def _first(rows: Tensor, count: int) -> Tensor:
     """The rows that are still running."""
     return rows if count == rows.shape[0] else rows[:count]
@@ -253,25 +258,31 @@ class _StackLSTM(torch.autograd.Function):
             alphas = x.new_zeros(batch, steps, total)
             drained = torch.zeros(steps, batch, total, dtype=torch.bool, device=x.device)
 
+        xs, squashed_at, gates_at = x.unbind(), squashed.unbind(), gates.unbind()
+        hidden_at = _by_layer(hidden)
+        if saving:
+            activated_at, cells_at, reads_at = _by_layer(activated), _by_layer(cells), reads.unbind()
         for t, n in enumerate(active):
             s = below + t  # this step's place on the stack
             below_h = _first(r, n)  # what feeds a layer from below, [n, M] or [n, H]
             for k in range(layers):
-                bias = biases[k - 1] if k else _first(x[t], n)
+                bias = biases[k - 1] if k else _first(xs[t], n)
                 z = torch.addmm(bias, torch.cat([below_h, _first(h[k], n)], 1), recurrent[k])
                 z_i, z_f, z_g, z_o = z.chunk(4, 1)
                 i, f, g, o = z_i.sigmoid_(), z_f.sigmoid_(), z_g.tanh_(), z_o.sigmoid_()  # in place: z is now activated
                 c_t = torch.addcmul(f * _first(c[k], n), i, g)
                 below_h = o * c_t.tanh()
                 c[k], h[k] = _replace(c[k], c_t), _replace(h[k], below_h)
-                hidden[k, t, :n] = below_h
+                _first(hidden_at[k][t], n).copy_(below_h)
                 if saving:
-                    activated[k, t, :n], cells[k, t, :n] = z, c_t
+                    _first(activated_at[k][t], n).copy_(z)
+                    _first(cells_at[k][t], n).copy_(c_t)
 
             a = torch.addmm(control_bias, below_h, control)
             squash = a[:, :2].sigmoid() if noise is None else (a[:, :2] + noise[t, :n]).sigmoid_()
             du = ((1 + 2 * e) * squash - e).clamp_(0, 1)
-            squashed[t, :n], gates[t, :n] = squash, du
+            _first(squashed_at[t], n).copy_(squash)
+            _first(gates_at[t], n).copy_(du)
             values[:n, s] = a[:, 2:].tanh()
             d, u = du.to(height.dtype).unbind(1)
 
@@ -290,7 +301,8 @@ class _StackLSTM(torch.autograd.Function):
             r_t = torch.bmm(alpha[:, None], values[:n, : s + 1])[:, 0]
             r = _replace(r, r_t)
             if saving:
-                alphas[:n, t, : s + 1], reads[t, :n] = alpha, r_t
+                alphas[:n, t, : s + 1] = alpha
+                _first(reads_at[t], n).copy_(r_t)
 
         if saving:
             all_heights = torch.stack(heights) if heights else height.new_empty(0, batch)
@@ -341,6 +353,8 @@ class _StackLSTM(torch.autograd.Function):
         ga = x.new_zeros(steps, batch, 2 + width)
         gR = x.new_zeros(batch, steps, width)
 
+        ga_at, control_slopes_at = ga.unbind(), control_slopes.unbind()
+        gz_at, slopes_at, through_at, f_at = map(_by_layer, (gz, slopes, through, f))
         for t in reversed(range(steps)):
             n, s = ctx.active[t], below + t
             L, H = bottoms[:n, : s + 1], _first(heights[t], n)
@@ -363,17 +377,17 @@ class _StackLSTM(torch.autograd.Function):
             if g_values is not None:
                 gv += g_values[s, :n]
             # the controls
-            ga_t = torch.cat([torch.stack([gd, -gH_t], 1).to(x.dtype), gv], 1) * control_slopes[t, :n]
-            ga[t, :n] = ga_t
+            ga_t = torch.cat([torch.stack([gd, -gH_t], 1).to(x.dtype), gv], 1) * _first(control_slopes_at[t], n)
+            _first(ga_at[t], n).copy_(ga_t)
             # the cells, from the top down
             above = torch.addmm(_first(gh[-1], n), ga_t, control.T)
             if g_hidden is not None:
                 above += g_hidden[t, :n]
             for k in reversed(range(layers)):
-                into_c = torch.addcmul(_first(gc[k], n), above, through[k, t, :n])
-                gz_t = torch.cat([into_c, into_c, into_c, above], 1) * slopes[k, t, :n]
-                gz[k, t, :n] = gz_t
-                gc[k] = _replace(gc[k], into_c * f[k, t, :n])
+                into_c = torch.addcmul(_first(gc[k], n), above, _first(through_at[k][t], n))
+                gz_t = torch.cat([into_c, into_c, into_c, above], 1) * _first(slopes_at[k][t], n)
+                _first(gz_at[k][t], n).copy_(gz_t)
+                gc[k] = _replace(gc[k], into_c * _first(f_at[k][t], n))
                 into = gz_t @ recurrent[k].T
                 split = into.shape[1] - gh[k].shape[1]
                 gh[k] = _replace(gh[k], into[:, split:])
