@@ -74,6 +74,13 @@ LengthsOption = Annotated[
 SeedOption = Annotated[
     int, typer.Option("--seed", metavar="<int>", parser=_parse_seed, help="The seed that strings are drawn with.")
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache-dir", metavar="FOLDER", help="The Hub's cache.", show_default="the standard one, see HF_HOME"
+    ),
+]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the cache alone, never the network.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
 ThreadsOption = Annotated[
@@ -93,8 +100,13 @@ def examples(*commands: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {each}" for each in commands)
 
 
-def find_model(name: str) -> Path:
+def find_model(name: str, *, offline: bool = False, cache_dir: Path | None = None) -> Path:
     """The folder of a model, fetched from the Hub if need be: every command finds models here.
+
+    Args:
+        name: A packaged name, a folder, or `user/repo[@revision]`.
+        offline: Whether to use the Hub's cache alone.
+        cache_dir: The Hub's cache, if it is not the standard one.
 
     Raises:
         CheckpointError: There is no such model, or it is damaged.
@@ -106,14 +118,14 @@ def find_model(name: str) -> Path:
         return checkpoints.resolve(name)  # at once: the Hub takes a while to import
     from stackrev import hub
 
-    return hub.resolve(name)
+    return hub.resolve(name, offline=offline, cache_dir=cache_dir)
 
 
-def load_model(name: str) -> Checkpoint:
+def load_model(name: str, *, offline: bool = False, cache_dir: Path | None = None) -> Checkpoint:
     """A model by its name; see `find_model`."""
     from stackrev import checkpoints
 
-    return checkpoints.load(find_model(name), name=name)
+    return checkpoints.load(find_model(name, offline=offline, cache_dir=cache_dir), name=name)
 
 
 def set_threads(threads: int | None) -> None:

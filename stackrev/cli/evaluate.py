@@ -10,9 +10,11 @@ import typer
 from stackrev.cli.common import (
     DEFAULT_LENGTHS,
     DEFAULT_MODEL,
+    CacheOption,
     JsonOption,
     LengthsOption,
     ModelsOption,
+    OfflineOption,
     QuietOption,
     SeedOption,
     ThreadsOption,
@@ -61,6 +63,8 @@ def evaluate(
     ] = None,
     seed: SeedOption = 0,
     by_length: Annotated[bool, typer.Option("--by-length", help="Also show the scores of each length.")] = False,
+    cache_dir: CacheOption = None,
+    offline: OfflineOption = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -84,7 +88,7 @@ def evaluate(
 
     results = []
     for name in model or [DEFAULT_MODEL]:
-        checkpoint = load_model(name)
+        checkpoint = load_model(name, offline=offline, cache_dir=cache_dir)
         with progress(name, total=len(strings), quiet=quiet) as advance:
             results.append((name, score(checkpoint.model, strings, on_progress=advance)))
     if json:

@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from stackrev.cli.common import (
+    CacheOption,
     JsonOption,
+    OfflineOption,
     QuietOption,
     complain,
     complete_model,
@@ -41,13 +43,6 @@ NameArgument = Annotated[
         autocompletion=complete_model,
     ),
 ]
-CacheOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir", metavar="FOLDER", help="The Hub's cache.", show_default="the standard one, see HF_HOME"
-    ),
-]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the cache alone, never the network.")]
 
 
 @app.command("list", epilog=examples("stackrev models list", "stackrev models list --json"))

@@ -13,8 +13,10 @@ import typer
 
 from stackrev.cli.common import (
     DEFAULT_MODEL,
+    CacheOption,
     JsonOption,
     ModelOption,
+    OfflineOption,
     ThreadsOption,
     UsageError,
     complain,
@@ -78,6 +80,8 @@ def reverse(
     trace_html: Annotated[
         Path | None, typer.Option("--trace-html", metavar="FILE", help="Write a page that steps through the run.")
     ] = None,
+    cache_dir: CacheOption = None,
+    offline: OfflineOption = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -107,7 +111,8 @@ def reverse(
     first = next(batches, None)
     if first is None:
         return
-    answering = _Answering(model, check=check, trace=trace, trace_html=trace_html, json=json, threads=threads)
+    folder = find_model(model, offline=offline, cache_dir=cache_dir)
+    answering = _Answering(model, folder, check=check, trace=trace, trace_html=trace_html, json=json, threads=threads)
     answering.answer(first)
     for batch in batches:
         answering.answer(batch)
@@ -121,11 +126,18 @@ class _Answering:
     """A model, and what is shown of what it writes."""
 
     def __init__(
-        self, name: str, *, check: bool, trace: bool, trace_html: Path | None, json: bool, threads: int | None
+        self,
+        name: str,
+        folder: Path,
+        *,
+        check: bool,
+        trace: bool,
+        trace_html: Path | None,
+        json: bool,
+        threads: int | None,
     ) -> None:
         from stackrev.decoding import TorchDecoder, open_decoder
 
-        folder = find_model(name)
         self._decoder = open_decoder(folder)
         if threads is not None and isinstance(self._decoder, TorchDecoder):
             set_threads(threads)
