@@ -202,8 +202,8 @@ def test_push_delete_pull_and_the_server_goes_away(tmp_path):
         assert answer.code == 0, answer.err
         assert answer.json[0]["coarse"] == coarse
         assert not server.requests  # a cached model needs no network
-    for extra, name in (({}, REPO), ({"HF_HUB_OFFLINE": "1"}, REPO)):
-        answer = run(server, tmp_path / "home0", *score, name, **extra)
+    for extra, options in (({}, ()), ({}, ("--offline",)), ({"HF_HUB_OFFLINE": "1"}, ())):
+        answer = run(server, tmp_path / "home0", *score, REPO, *options, **extra)
         assert answer.code == 0, answer.err
         assert answer.json[0]["coarse"] == coarse
     verified = run(server, tmp_path / "home0", "models", "verify", REPO, "--offline", "--json")
