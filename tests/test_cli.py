@@ -132,7 +132,7 @@ class TestRoot:
             stackrev("reverse", "--model", "nobody", "text")
 
     def test_interruption_is_130(self, stackrev, monkeypatch):
-        def interrupt(name):
+        def interrupt(*arguments, **options):
             raise KeyboardInterrupt
 
         monkeypatch.setattr("stackrev.cli.reverse.find_model", interrupt)
