@@ -81,6 +81,14 @@ CacheOption = Annotated[
     ),
 ]
 OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the cache alone, never the network.")]
+
+
+def show_help(context: typer.Context) -> None:
+    """Show the help of a group of commands that is called without one: the group's callback."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
 ThreadsOption = Annotated[

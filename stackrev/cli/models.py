@@ -22,12 +22,14 @@ from stackrev.cli.common import (
     print_table,
     progress,
     share,
+    show_help,
 )
 
 app = typer.Typer(
     name="models",
     help="List, check, fetch and share models.",
-    no_args_is_help=True,
+    invoke_without_command=True,
+    callback=show_help,
     epilog=examples(
         "stackrev models list",
         "stackrev models pull user/repo",

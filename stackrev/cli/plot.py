@@ -23,6 +23,7 @@ from stackrev.cli.common import (
     load_model,
     progress,
     set_threads,
+    show_help,
 )
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
@@ -45,7 +46,8 @@ app = typer.Typer(
         "stackrev plot consistency runs/consistency",
         "stackrev plot comparison runs/table/* --title 'Settings'",
     ),
-    no_args_is_help=True,
+    invoke_without_command=True,
+    callback=show_help,
 )
 
 OutputOption = Annotated[

@@ -96,6 +96,8 @@ def reverse(
     and its reversal, or, with --trace, a step.
     """
     words = text or []
+    if len(words) > 1 and (option := next((word for word in words if word.startswith("-")), None)):
+        raise UsageError(f"there is no option {option}", hint="see stackrev reverse --help; write -- before a text")
     if len(words) > 1:
         raise UsageError("there is more than one text", hint="put it in single quotes: stackrev reverse 'two words'")
     lines = not words or words == ["-"]
