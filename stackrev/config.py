@@ -85,7 +85,8 @@ class DataConfig:
 class ModelConfig:
     """The shape of a model and how its weights start.
 
-    `stack_width` and everything below it concern the stack-LSTM alone. `gate_stretch` is e of
+    `stack_width` is M, and in the RNN and the LSTM the width of the symbols' embedding; what is below it concerns the
+    stack-LSTM alone. `gate_stretch` is e of
     `clamp((1 + 2e) sigmoid(x) - e, 0, 1)` (0 is the paper's sigmoid); `gate_noise` is the standard deviation of the
     noise added to the gates' pre-activations in training; `shared_controls` makes encoder and decoder work the stack
     through the same projections, as if they were one network: then an encoder that learns to push teaches the decoder
