@@ -9,7 +9,9 @@ import unicodedata
 import pytest
 import torch
 from handmade import handmade_reverser
+from hypothesis import given, settings
 from pyuegc import EGC
+from test_text import ANY_TEXT, oracle
 
 from stackrev import checkpoints, decoding, native, vocabulary
 from stackrev import text as texts
@@ -102,3 +104,18 @@ def test_10_000_random_texts_are_reversed_exactly_by_the_network():
         assert written[-1] == vocabulary.END
         assert each.show(written[:-1]) == "".join(reversed(parts)), repr(text)
     assert clusters > 7_000
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    return decoding.open_decoder(checkpoints.resolve("stack-lstm"))
+
+
+@compiled
+@settings(max_examples=10_000)
+@given(text=ANY_TEXT)
+def test_10_000_texts_that_hypothesis_makes_are_reversed_exactly_by_the_network(packaged, text):
+    bound = texts.bind(text)
+    (written,) = packaged.write([bound.ids])
+    assert written[-1] == vocabulary.END
+    assert bound.show(written[:-1]) == "".join(reversed(oracle(text)))
