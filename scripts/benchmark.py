@@ -28,9 +28,9 @@ from stackrev.config import ModelConfig, TrainingConfig
 from stackrev.data import Batch, make_batch
 from stackrev.models import StackLSTMReverser, pack_targets
 from stackrev.native.session import Session
+from stackrev.optimizers import Optimizer
 from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
 from stackrev.stack import StackState, neural_stack, neural_stack_torch
-from stackrev.training import make_optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from reference import literal_stack_lstm
@@ -179,7 +179,7 @@ def step_of(length: int, repeats: int) -> None:
     """The same at one length."""
     batch = batch_of(length)
     model = StackLSTMReverser(ModelConfig(), torch.Generator().manual_seed(0)).train()
-    optimizer = make_optimizer(TrainingConfig(), model)
+    optimizer = Optimizer(TrainingConfig(), model)
 
     def gradients(function: Callable[..., StackLSTMOutput]) -> list[Tensor]:
         models.stack_lstm = function  # type: ignore[attr-defined]

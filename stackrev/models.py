@@ -384,8 +384,14 @@ def build(config: ModelConfig, generator: torch.Generator | None = None) -> Reve
 
 
 def _blank(module: Module) -> Module:
-    """A module from the meta device, with memory but no values: made so that no global generator is drawn from."""
-    return module.to_empty(device="cpu")
+    """A module from the meta device, with memory but no values: made so that no global generator is drawn from.
+
+    `to_empty` does the same, and imports torch's symbolic shapes for it.
+    """
+    for each in module.modules():
+        for name, parameter in list(each.named_parameters(recurse=False)):
+            setattr(each, name, nn.Parameter(torch.empty(parameter.shape)))
+    return module
 
 
 def _bytes(tensor: Tensor) -> bytes:

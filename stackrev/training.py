@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from stackrev.config import Config, LengthRange, TrainingConfig, to_dict
+from stackrev.config import Config, LengthRange, to_dict
 from stackrev.data import Batch, held_out, sample_batch
 from stackrev.errors import TrainingError
 from stackrev.models import Reverser, build, pack_targets
+from stackrev.optimizers import Optimizer
 from stackrev.scoring import Scores, score
 
 CHECK_SAMPLES = 100
@@ -135,7 +136,7 @@ class Trainer:
             for each in torch.randint(2**62, (3,), generator=seeds, dtype=torch.int64).tolist()
         )
         self.model: Reverser[Any] = build(config.model, weights).to(self.device)
-        self.optimizer = make_optimizer(config.training, self.model)
+        self.optimizer = Optimizer(config.training, self.model)
         self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
         self._held_out = held_out(config.data)
@@ -170,11 +171,7 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that `restore` needs, as copies: tensors, and a description in plain JSON values."""
         tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.state_dict().items()}
-        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
-        for parameter, state in self.optimizer.state.items():
-            for key, value in state.items():
-                if value is not None:
-                    tensors[f"optimizer.{key}.{names[id(parameter)]}"] = torch.as_tensor(value).clone()
+        tensors.update({f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()})
         for name, generator in self._generators.items():
             tensors[f"generator.{name}"] = generator.get_state()
         return tensors, {"config": to_dict(self.config), "progress": asdict(self.progress)}
@@ -188,15 +185,8 @@ class Trainer:
         try:
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
             self.model.load_state_dict(model)
-            moments: dict[str, dict[str, Tensor]] = {}
-            names = [name for name, _ in self.model.named_parameters()]
-            for key, tensor in tensors.items():
-                if key.startswith("optimizer."):
-                    _, moment, name = key.split(".", 2)
-                    moments.setdefault(name, {})[moment] = tensor.clone()
-            packed = self.optimizer.state_dict()
-            packed["state"] = {names.index(name): each for name, each in moments.items()}
-            self.optimizer.load_state_dict(packed)
+            prefix = "optimizer."
+            self.optimizer.restore({key.removeprefix(prefix): each for key, each in tensors.items() if prefix in key})
             for name, generator in self._generators.items():
                 generator.set_state(tensors[f"generator.{name}"])
             self.progress = Progress(**copy.deepcopy(description["progress"]))
@@ -238,12 +228,10 @@ class Trainer:
 
     def _learn(self) -> BatchEvent:
         training, progress = self.config.training, self.progress
-        rate = self.learning_rate(progress.batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.optimizer.rate = self.learning_rate(progress.batch)
         batch = self._draw()
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         logits = self.model(batch, generator=self._generators["noise"])
         loss = cross_entropy(logits, pack_targets(batch))
         objective = loss
@@ -309,20 +297,6 @@ def resolve_device(name: str) -> torch.device:
     if not available.get(name, False):
         raise TrainingError(f"this machine has no {name} device", hint="use --device cpu, or auto")
     return torch.device(name)
-
-
-def make_optimizer(training: TrainingConfig, model: Reverser[Any]) -> torch.optim.Optimizer:
-    """The optimizer that a configuration names, over all parameters of a model."""
-    parameters, rate, decay = list(model.parameters()), training.learning_rate, training.weight_decay
-    match training.optimizer:
-        case "adam":
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay)
-        case "adamw":
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay, momentum=training.momentum)
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, momentum=training.momentum)
 
 
 def train(config: Config, on_event: OnEvent | None = None) -> Trainer:

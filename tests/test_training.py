@@ -233,7 +233,7 @@ def test_the_optimizer_uses_the_rate_of_its_batch() -> None:
 
     def listen(event: Event) -> None:
         if isinstance(event, BatchEvent):
-            assert trainer.optimizer.param_groups[0]["lr"] == trainer.learning_rate(event.batch - 1)
+            assert trainer.optimizer.rate == trainer.learning_rate(event.batch - 1)
         else:
             found.append(event.learning_rate)
 

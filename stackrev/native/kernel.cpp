@@ -49,7 +49,7 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 3; }
+STACKREV_EXPORT int stackrev_version() { return 4; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -62,6 +62,9 @@ STACKREV_EXPORT int stackrev_processor() {
 #endif
     return 0;
 }
+
+// Takes threads from an OpenMP runtime from now on: its GOMP_parallel, or null for threads of our own
+STACKREV_EXPORT void stackrev_borrow_threads(stackrev::Lender lender) { stackrev::lender = lender; }
 
 STACKREV_EXPORT int stackrev_recurrence_float(const stackrev::RecurrenceCall* call) { return forward<float>(*call); }
 

@@ -2,19 +2,40 @@
 
 What they compute is in `stack.py` and `recurrence.py`, which call this when `usable` says so. Each operator is opaque
 to torch: a forward that returns what its derivative needs beside its results, and a backward that is an operator too.
-Derivatives of derivatives are not there.
+Derivatives of derivatives are not there. Outside `torch.compile` the same functions run as autograd functions, without
+the way through torch's dispatcher, which costs as much as a few dozen steps.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from stackrev.native.library import NATIVE
+
+
+def _borrow_threads(library: ctypes.CDLL) -> None:
+    """Let the kernels run on torch's own OpenMP threads, if it has such; these hold their cores while they wait."""
+    suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
+    path = Path(torch.__file__).with_name("lib") / f"libtorch_cpu.{suffix}"
+    try:
+        # looked up among what torch has loaded: no second runtime comes in
+        lender = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD).GOMP_parallel
+    except (OSError, AttributeError):
+        return
+    library.stackrev_borrow_threads(lender)
+
+
+if NATIVE.library is not None:
+    _borrow_threads(NATIVE.library)
 
 _KINDS = {torch.float32: "float", torch.float64: "double"}
 _NO_MEMORY, _WRONG_LENGTHS = 1, 2
@@ -112,7 +133,6 @@ def _recurrence_outputs(
     )
 
 
-@torch.library.custom_op("stackrev::recurrence", mutates_args=(), device_types="cpu")
 def _recurrence(
     inputs: Tensor,
     lengths: Tensor,
@@ -185,7 +205,10 @@ def _recurrence_call(
     return call, [whole, lengths, recurrent, biases, lists]
 
 
-@_recurrence.register_fake
+_RECURRENCE = torch.library.custom_op("stackrev::recurrence", _recurrence, mutates_args=(), device_types="cpu")
+
+
+@_RECURRENCE.register_fake
 def _recurrence_fake(
     inputs: Tensor, lengths: Tensor, noise: Tensor | None, stretch: float, saving: bool, hidden0: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
@@ -193,7 +216,6 @@ def _recurrence_fake(
     return _recurrence_outputs(inputs, hidden0, read0, bottoms0, saving)
 
 
-@torch.library.custom_op("stackrev::recurrence_backward", mutates_args=(), device_types="cpu")
 def _recurrence_backward(
     inputs: Tensor,
     lengths: Tensor,
@@ -252,7 +274,12 @@ def _recurrence_gradients(
     )
 
 
-@_recurrence_backward.register_fake
+_RECURRENCE_BACKWARD = torch.library.custom_op(
+    "stackrev::recurrence_backward", _recurrence_backward, mutates_args=(), device_types="cpu"
+)
+
+
+@_RECURRENCE_BACKWARD.register_fake
 def _recurrence_backward_fake(
     inputs: Tensor, lengths: Tensor, stretch: float, hidden0: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
@@ -261,20 +288,21 @@ def _recurrence_backward_fake(
 
 
 def _recurrence_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, lengths, noise, stretch, _, hidden0, cell0, read0, _, _, tops0, height0, control, control_bias, *lists = inputs
+    x, lengths, _noise, stretch, _, hidden0, cell0, read0, _, _, tops0, height0, control, control_bias, *lists = inputs
     recurrent, biases = lists
-    ctx.stretch, ctx.layers, ctx.noisy = stretch, len(recurrent), noise is not None
+    ctx.stretch, ctx.layers = stretch, len(recurrent)
     fixed = x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias
     ctx.save_for_backward(*fixed, *recurrent, *biases, *output)
     ctx.mark_non_differentiable(output[1], output[2], *output[10:])
     ctx.set_materialize_grads(False)
 
 
-def _recurrence_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+def _recurrence_gradient(backward: Callable[..., tuple[Tensor, ...]], ctx: Any, *grads: Tensor | None) -> list[Any]:
+    """The gradients of all of the operator's arguments, in their order."""
     x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias, *rest = ctx.saved_tensors
     layers = ctx.layers
     recurrent, biases, outputs = rest[:layers], rest[layers : 2 * layers - 1], rest[2 * layers - 1 :]
-    gz, ga, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, g_tops0, g_height0 = _recurrence_backward(
+    gz, ga, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, g_tops0, g_height0 = backward(
         *(x, lengths, ctx.stretch, hidden0, cell0, read0, tops0, height0, control, control_bias),
         *(recurrent, biases, outputs, grads[0], *grads[3:10]),
     )
@@ -282,15 +310,47 @@ def _recurrence_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     sources = [outputs[14], *outputs[15].unbind()]
     g_recurrent = [source.flatten(0, 1).T @ g.flatten(0, 1) for source, g in zip(sources, gz, strict=True)]
     flat = ga.flatten(0, 1)
-    return (
+    return [
         *(gz[0], None, ga[..., :2] if ctx.needs_input_grad[2] else None, None, None),
         *(g_hidden0, g_cell0, g_read0, g_values[:initial], g_bottoms[:initial], g_tops0, g_height0),
         *(outputs[0].flatten(0, 1).T @ flat, flat.sum(0)),
         *(g_recurrent, [g.sum((0, 1)) for g in gz[1:]]),
-    )
+    ]
 
 
-_recurrence.register_autograd(_recurrence_gradient, setup_context=_recurrence_setup)
+_RECURRENCE.register_autograd(
+    lambda ctx, *grads: tuple(_recurrence_gradient(_RECURRENCE_BACKWARD, ctx, *grads)),
+    setup_context=_recurrence_setup,
+)
+
+
+class _Recurrence(torch.autograd.Function):
+    """The operator with its two lists of weights, K and K - 1 of them, one after the other."""
+
+    @staticmethod
+    def forward(*flat: Any) -> tuple[Tensor, ...]:
+        return _recurrence(*_with_lists(flat))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _recurrence_setup(ctx, _with_lists(inputs), output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        *fixed, g_recurrent, g_biases = _recurrence_gradient(_recurrence_backward, ctx, *grads)
+        return *fixed, *g_recurrent, *g_biases
+
+
+def _with_lists(flat: tuple[Any, ...]) -> tuple[Any, ...]:
+    layers = flat[5].shape[0]
+    return *flat[:14], list(flat[14 : 14 + layers]), list(flat[14 + layers :])
+
+
+def _plain(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether no compiler and no subclass of tensors is to see what is done with them."""
+    kinds = Tensor, torch.nn.Parameter
+    return not torch.compiler.is_compiling() and all(tensor is None or type(tensor) in kinds for tensor in tensors)
 
 
 def recurrence(
@@ -316,10 +376,14 @@ def recurrence(
     Raises:
         ValueError: The lengths are not sorted.
     """
-    layers = flat[0].shape[0]
     saving = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, noise, *flat))
-    lists = list(flat[9 : 9 + layers]), list(flat[9 + layers :])
-    outputs: tuple[Tensor, ...] = _recurrence(inputs, lengths, noise, stretch, saving, *flat[:9], *lists)
+    arguments = inputs, lengths, noise, stretch, saving, *flat
+    outputs: tuple[Tensor, ...]
+    if _plain((inputs, noise, *flat)):
+        run = _Recurrence.apply if saving else lambda *call: _recurrence(*_with_lists(call))
+        outputs = run(*arguments)
+    else:
+        outputs = _RECURRENCE(*_with_lists(arguments))
     return outputs[:10]
 
 
@@ -364,7 +428,6 @@ def _stack_call(
     return _StackCall(*sizes, *map(_pointer, (values, push, pop, tops0, height0, *outputs)))
 
 
-@torch.library.custom_op("stackrev::neural_stack", mutates_args=(), device_types="cpu")
 def _neural_stack(
     values: Tensor, push: Tensor, pop: Tensor, bottoms0: Tensor, tops0: Tensor, height0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -376,12 +439,14 @@ def _neural_stack(
     return outputs
 
 
-@_neural_stack.register_fake
+_NEURAL_STACK = torch.library.custom_op("stackrev::neural_stack", _neural_stack, mutates_args=(), device_types="cpu")
+
+
+@_NEURAL_STACK.register_fake
 def _neural_stack_fake(values: Tensor, push: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
     return _stack_outputs(values, push)
 
 
-@torch.library.custom_op("stackrev::neural_stack_backward", mutates_args=(), device_types="cpu")
 def _neural_stack_backward(
     values: Tensor,
     push: Tensor,
@@ -413,7 +478,12 @@ def _stack_gradients(
     return values.new_empty(values.shape), g_push, g_pop, g_bottoms, g_tops0, g_height0
 
 
-@_neural_stack_backward.register_fake
+_NEURAL_STACK_BACKWARD = torch.library.custom_op(
+    "stackrev::neural_stack_backward", _neural_stack_backward, mutates_args=(), device_types="cpu"
+)
+
+
+@_NEURAL_STACK_BACKWARD.register_fake
 def _neural_stack_backward_fake(*arguments: Tensor) -> tuple[Tensor, ...]:
     return _stack_gradients(*arguments[:6])
 
@@ -425,13 +495,32 @@ def _neural_stack_setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tens
     ctx.set_materialize_grads(False)
 
 
-def _neural_stack_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+def _neural_stack_gradient(
+    backward: Callable[..., tuple[Tensor, ...]], ctx: Any, *grads: Tensor | None
+) -> tuple[Tensor, ...]:
     saved = ctx.saved_tensors
-    g_values, g_push, g_pop, g_bottoms, g_tops0, g_height0 = _neural_stack_backward(*saved, *grads[:4])
+    g_values, g_push, g_pop, g_bottoms, g_tops0, g_height0 = backward(*saved, *grads[:4])
     return g_values, g_push, g_pop, g_bottoms[: g_tops0.shape[0]], g_tops0, g_height0
 
 
-_neural_stack.register_autograd(_neural_stack_gradient, setup_context=_neural_stack_setup)
+_NEURAL_STACK.register_autograd(
+    lambda ctx, *grads: _neural_stack_gradient(_NEURAL_STACK_BACKWARD, ctx, *grads), setup_context=_neural_stack_setup
+)
+
+
+class _NeuralStack(torch.autograd.Function):
+    """The operator, off the dispatcher."""
+
+    @staticmethod
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return _neural_stack(*inputs)
+
+    setup_context = staticmethod(_neural_stack_setup)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
+        return _neural_stack_gradient(_neural_stack_backward, ctx, *grads)
 
 
 def neural_stack(
@@ -450,5 +539,7 @@ def neural_stack(
     Returns:
         The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B] and height [B].
     """
-    reads, bottoms, tops, height, _ = _neural_stack(values, push, pop, bottoms0, tops0, height0)
+    arguments = values, push, pop, bottoms0, tops0, height0
+    run = _NeuralStack.apply if _plain(arguments) else _NEURAL_STACK
+    reads, bottoms, tops, height, _ = run(*arguments)  # type: ignore[no-untyped-call]
     return reads, bottoms, tops, height

@@ -1,9 +1,11 @@
-// Parts of a job that need nothing of each other, spread over threads that live as long as the job: nothing is left
-// behind that a fork could lose.
+// Parts of a job that need nothing of each other, spread over threads: those of the caller's OpenMP runtime where it has
+// lent them (a second set would fight with them for the cores), or else threads that live as long as the job.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
+#include <functional>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -11,13 +13,34 @@
 
 namespace stackrev {
 
-// Calls work(part) for each part in 0..parts-1, on at most `threads` threads of which the caller is one.
+// The OpenMP runtime's GOMP_parallel(function, data, threads, flags), or null
+using Lender = void (*)(void (*)(void*), void*, unsigned, unsigned);
+inline Lender lender = nullptr;
+
+// Calls work() on up to `threads` threads at once, of which the caller is one.
+template <typename Work>
+void on_threads(long threads, Work& work) {
+    if (threads > 1 && lender) {
+        lender([](void* data) { (*static_cast<Work*>(data))(); }, &work, static_cast<unsigned>(threads), 0);
+        return;
+    }
+    std::vector<std::thread> others;
+    try {
+        for (long i = 1; i < threads; ++i) others.emplace_back(std::ref(work));
+    } catch (const std::system_error&) {
+        // the system gives no more threads: those that are there do all the work
+    }
+    work();
+    for (std::thread& other : others) other.join();
+}
+
+// Calls work(part) for each part in 0..parts-1, on at most `threads` threads.
 template <typename Work>
 void in_parallel(long parts, long threads, Work&& work) {
     std::atomic<long> next{0};
     std::exception_ptr failure;
     std::mutex guard;
-    const auto take_parts = [&] {
+    auto take_parts = [&] {
         try {
             for (long part = next++; part < parts; part = next++) work(part);
         } catch (...) {
@@ -25,14 +48,7 @@ void in_parallel(long parts, long threads, Work&& work) {
             failure = std::current_exception();
         }
     };
-    std::vector<std::thread> others;
-    try {
-        for (long i = 1; i < threads && i < parts; ++i) others.emplace_back(take_parts);
-    } catch (const std::system_error&) {
-        // the system gives no more threads: those that are there do all parts
-    }
-    take_parts();
-    for (std::thread& other : others) other.join();
+    on_threads(std::min(threads, parts), take_parts);
     if (failure) std::rethrow_exception(failure);
 }
 

@@ -1,0 +1,117 @@
+"""Torch's update rules, Adam, AdamW, RMSprop and SGD, without `torch.optim.Optimizer`.
+
+Its constructor imports torch's compiler, which takes longer than half of a training run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
+
+from stackrev.config import TrainingConfig
+
+_MOMENTS = {
+    "adam": ("exp_avg", "exp_avg_sq"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "rmsprop": ("square_avg", "momentum_buffer"),
+    "sgd": ("momentum_buffer",),
+}
+
+
+class Optimizer:
+    """The optimizer that a configuration names, over all parameters of a model.
+
+    Args:
+        training: Which, its learning rate, weight decay and momentum.
+        model: Whose parameters.
+
+    Attributes:
+        rate: The learning rate of the next step.
+    """
+
+    def __init__(self, training: TrainingConfig, model: nn.Module) -> None:
+        self.rate = training.learning_rate
+        self._training = training
+        self._parameters = dict(model.named_parameters())
+        self._state = {
+            name: {
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                **{moment: torch.zeros_like(parameter, requires_grad=False) for moment in _MOMENTS[training.optimizer]},
+            }
+            for name, parameter in self._parameters.items()
+        }
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move the parameters that have a gradient."""
+        moved = {name: parameter for name, parameter in self._parameters.items() if parameter.grad is not None}
+        parameters: list[Tensor] = list(moved.values())
+        grads = [parameter.grad for parameter in moved.values() if parameter.grad is not None]
+        rate, momentum, decay = self.rate, self._training.momentum, self._training.weight_decay
+
+        def state(key: str) -> list[Tensor]:
+            return [self._state[name][key] for name in moved]
+
+        match self._training.optimizer:
+            case "adam" | "adamw":
+                adam(
+                    *(parameters, grads, state("exp_avg"), state("exp_avg_sq"), [], state("step")),
+                    fused=True,
+                    decoupled_weight_decay=self._training.optimizer == "adamw",
+                    amsgrad=False,
+                    beta1=0.9,
+                    beta2=0.999,
+                    lr=rate,
+                    weight_decay=decay,
+                    eps=1e-8,
+                    maximize=False,
+                )
+            case "rmsprop":
+                rmsprop(
+                    *(parameters, grads, state("square_avg"), [], state("momentum_buffer"), state("step")),
+                    lr=rate,
+                    alpha=0.99,
+                    eps=1e-8,
+                    weight_decay=decay,
+                    momentum=momentum,
+                    centered=False,
+                )
+            case "sgd":
+                buffers: list[Tensor | None] = [*state("momentum_buffer")]
+                sgd(
+                    *(parameters, grads, buffers),
+                    weight_decay=decay,
+                    momentum=momentum,
+                    lr=rate,
+                    dampening=0.0,
+                    nesterov=False,
+                    maximize=False,
+                )
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `restore` needs, as copies, by `{moment}.{parameter}`."""
+        return {f"{key}.{name}": each.clone() for name, state in self._state.items() for key, each in state.items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave.
+
+        Raises:
+            KeyError: Something is missing, or is not of this optimizer.
+            RuntimeError: Something has another shape.
+        """
+        unknown = tensors.keys() - {f"{key}.{name}" for name, state in self._state.items() for key in state}
+        if unknown:
+            raise KeyError(min(unknown))
+        for name, state in self._state.items():
+            for key, each in state.items():
+                each.copy_(tensors[f"{key}.{name}"])
