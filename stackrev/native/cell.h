@@ -97,19 +97,19 @@ struct Weights {
     }
 };
 
-// i, f, o = sigmoid(z), g = tanh(z), in place of z;   c = f c + i g,   h = o tanh(c)
+// activated: i, f, o = sigmoid(z), g = tanh(z), which may be z's own memory;   c = f c + i g,   h = o tanh(c)
 template <typename S>
-inline void lstm_cell(S* z, S* c, S* h, long ph) {
+inline void lstm_cell(const S* z, S* activated, S* c, S* h, long ph) {
     for (long j = 0; j < ph; j += Lanes<S>::count) {
         const Vector<S> i = sigmoid<S>(load<S>(z + j));
         const Vector<S> f = sigmoid<S>(load<S>(z + ph + j));
         const Vector<S> g = hyperbolic_tangent<S>(load<S>(z + 2 * ph + j));
         const Vector<S> o = sigmoid<S>(load<S>(z + 3 * ph + j));
         const Vector<S> next = f * load<S>(c + j) + i * g;
-        store<S>(z + j, i);
-        store<S>(z + ph + j, f);
-        store<S>(z + 2 * ph + j, g);
-        store<S>(z + 3 * ph + j, o);
+        store<S>(activated + j, i);
+        store<S>(activated + ph + j, f);
+        store<S>(activated + 2 * ph + j, g);
+        store<S>(activated + 3 * ph + j, o);
         store<S>(c + j, next);
         store<S>(h + j, o * hyperbolic_tangent<S>(next));
     }

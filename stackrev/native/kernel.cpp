@@ -49,7 +49,7 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 4; }
+STACKREV_EXPORT int stackrev_version() { return 5; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {

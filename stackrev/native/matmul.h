@@ -1,4 +1,5 @@
-// Products of a few rows with a matrix of weights: out[rows, columns] (+)= in[rows, depth] @ weights[depth, columns].
+// Products of a few rows with a matrix of weights, out[rows, columns] (+)= in[rows, depth] @ weights[depth, columns], and
+// the gradient of the weights, sums[depth, columns] += in[rows, depth]' @ g[rows, columns].
 //
 // The weights are packed once a call into panels of two vectors' columns, each a contiguous [depth, 2 vectors], padded
 // with zeros. A tile of up to kTileRows rows then holds its sums in registers and shares every load of weights.
@@ -154,6 +155,69 @@ void multiply(long rows, S* out, long out_stride, const S* in, long in_stride, c
             }
         }
     }
+}
+
+// R rows of the sums, W vectors wide.
+template <typename S, int R, int W>
+inline void sums_tile(S* sums, long stride, const S* in, long in_stride, const S* g, long g_stride, long rows) {
+    constexpr int count = Lanes<S>::count;
+    Vector<S> sum[R][W];
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int w = 0; w < W; ++w) sum[r][w] = load<S>(sums + r * stride + w * count);
+    }
+    for (long i = 0; i < rows; ++i) {
+        Vector<S> row[W];
+#pragma GCC unroll 2
+        for (int w = 0; w < W; ++w) row[w] = load<S>(g + i * g_stride + w * count);
+#pragma GCC unroll 16
+        for (int r = 0; r < R; ++r) {
+            const S x = in[i * in_stride + r];
+#pragma GCC unroll 2
+            for (int w = 0; w < W; ++w) sum[r][w] += x * row[w];
+        }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 2
+        for (int w = 0; w < W; ++w) store<S>(sums + r * stride + w * count, sum[r][w]);
+    }
+}
+
+template <typename S, int R, int W>
+void sums_tile_of(int height, S* sums, long stride, const S* in, long in_stride, const S* g, long g_stride, long rows) {
+    if (height == R) {
+        sums_tile<S, R, W>(sums, stride, in, in_stride, g, g_stride, rows);
+    } else if constexpr (R > 1) {
+        sums_tile_of<S, R - 1, W>(height, sums, stride, in, in_stride, g, g_stride, rows);
+    }
+}
+
+// sums[depth, columns] += in' @ g, for `rows` rows. `columns` is a multiple of the vector's length and the sums' stride.
+template <typename S>
+void add_products(long rows, S* sums, long depth, long columns, const S* in, long in_stride, const S* g, long g_stride) {
+    if (rows == 0) return;
+    constexpr long panel = Packed<S>::kPanel;
+    const long tiles = (depth + kTileRows - 1) / kTileRows;
+    for (long column = 0; column < columns; column += panel) {
+        for (long i = 0; i < tiles; ++i) {
+            const long first = depth * i / tiles, end = depth * (i + 1) / tiles;
+            S* const to = sums + first * columns + column;
+            const int height = static_cast<int>(end - first);
+            if (columns - column >= panel) {
+                sums_tile_of<S, kTileRows, 2>(height, to, columns, in + first, in_stride, g + column, g_stride, rows);
+            } else {
+                sums_tile_of<S, kTileRows, 1>(height, to, columns, in + first, in_stride, g + column, g_stride, rows);
+            }
+        }
+    }
+}
+
+// sums[columns] += the sum of the rows of g
+template <typename S>
+void add_rows(long rows, S* sums, long columns, const S* g, long g_stride) {
+    for (long i = 0; i < rows; ++i) add_scaled<S>(sums, 1, g + i * g_stride, columns);
 }
 
 }  // namespace stackrev

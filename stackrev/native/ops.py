@@ -95,8 +95,9 @@ class _RecurrenceGradientCall(ctypes.Structure):
         ("forward", _RecurrenceCall),
         *((name, ctypes.c_void_p) for name in ("g_top_hidden", "g_end_hidden", "g_end_cell", "g_end_read")),
         *((name, ctypes.c_void_p) for name in ("g_end_values", "g_end_bottoms", "g_end_tops", "g_end_height")),
-        *((name, ctypes.c_void_p) for name in ("g_z", "g_a", "g_hidden0", "g_cell0", "g_read0", "g_values")),
-        *((name, ctypes.c_void_p) for name in ("g_bottoms", "g_tops0", "g_height0")),
+        *((name, ctypes.c_void_p) for name in ("g_inputs", "g_noise", "g_hidden0", "g_cell0", "g_read0", "g_values")),
+        *((name, ctypes.c_void_p) for name in ("g_bottoms", "g_tops0", "g_height0", "g_control", "g_control_bias")),
+        *((name, ctypes.c_void_p) for name in ("g_recurrent", "g_biases")),
     )
 
 
@@ -238,14 +239,19 @@ def _recurrence_backward(
     g_end_bottoms: Tensor | None,
     g_end_tops: Tensor | None,
     g_end_height: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of z, a and the initial hidden, cell, read, stack values, bottoms, tops and height."""
-    wanted = _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, outputs)
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+]:  # fmt: skip
+    """Gradients of all that the forward operator takes; see `_recurrence_gradients`."""
+    wanted = _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, control, recurrent, outputs)
     arguments = inputs, lengths, None, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
     forward, _kept = _recurrence_call(*arguments, recurrent, biases, outputs, True)
     given = [g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_end_values, g_end_bottoms, g_end_tops, g_end_height]
     given = [None if tensor is None else tensor.contiguous() for tensor in given]
-    call = _RecurrenceGradientCall(forward, *map(_pointer, given), *map(_pointer, wanted))
+    lists = _pointers([wanted[11], *wanted[12].unbind()]), _pointers(wanted[13].unbind())
+    fixed = *map(_pointer, given), *map(_pointer, wanted[:11])
+    call = _RecurrenceGradientCall(forward, *fixed, *(ctypes.addressof(array) for array in lists))
     _call("recurrence_backward", inputs.dtype, call)
     return wanted
 
@@ -257,13 +263,20 @@ def _recurrence_gradients(
     read0: Tensor,
     tops0: Tensor,
     height0: Tensor,
+    control: Tensor,
+    recurrent: Sequence[Tensor],
     outputs: Sequence[Tensor],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    steps, batch, _ = inputs.shape
-    layers, width = hidden0.shape[0], read0.shape[1]
+) -> tuple[
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+    Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+]:  # fmt: skip
+    """Unfilled memory for the gradients of the inputs, the noise, the initial hidden, cell, read, stack values, bottoms,
+    tops and height, the control and its bias, the first recurrent matrix, the others as one, and the biases as one."""
+    steps, batch, four_hidden = inputs.shape
+    layers, _, hidden = hidden0.shape
     return (
-        inputs.new_empty(layers, *inputs.shape),
-        inputs.new_empty(steps, batch, 2 + width),
+        inputs.new_empty(inputs.shape),
+        inputs.new_empty(steps, batch, 2),
         inputs.new_empty(hidden0.shape),
         inputs.new_empty(cell0.shape),
         inputs.new_empty(read0.shape),
@@ -271,6 +284,11 @@ def _recurrence_gradients(
         height0.new_empty(outputs[7].shape),
         height0.new_empty(tops0.shape),
         height0.new_empty(height0.shape),
+        inputs.new_empty(control.shape),
+        inputs.new_empty(control.shape[1]),
+        inputs.new_empty(recurrent[0].shape),
+        inputs.new_empty(layers - 1, 2 * hidden, four_hidden),
+        inputs.new_empty(layers - 1, four_hidden),
     )
 
 
@@ -283,8 +301,8 @@ _RECURRENCE_BACKWARD = torch.library.custom_op(
 def _recurrence_backward_fake(
     inputs: Tensor, lengths: Tensor, stretch: float, hidden0: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    cell0, read0, tops0, height0, _, _, _, _, outputs, *_ = rest
-    return _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, outputs)
+    cell0, read0, tops0, height0, control, _, recurrent, _, outputs, *_ = rest
+    return _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, control, recurrent, outputs)
 
 
 def _recurrence_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -302,19 +320,16 @@ def _recurrence_gradient(backward: Callable[..., tuple[Tensor, ...]], ctx: Any, 
     x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias, *rest = ctx.saved_tensors
     layers = ctx.layers
     recurrent, biases, outputs = rest[:layers], rest[layers : 2 * layers - 1], rest[2 * layers - 1 :]
-    gz, ga, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, g_tops0, g_height0 = backward(
+    gradients = backward(
         *(x, lengths, ctx.stretch, hidden0, cell0, read0, tops0, height0, control, control_bias),
         *(recurrent, biases, outputs, grads[0], *grads[3:10]),
     )
+    g_inputs, g_noise, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, *g_others, g_first, g_rest, g_biases = gradients
     initial = tops0.shape[0]
-    sources = [outputs[14], *outputs[15].unbind()]
-    g_recurrent = [source.flatten(0, 1).T @ g.flatten(0, 1) for source, g in zip(sources, gz, strict=True)]
-    flat = ga.flatten(0, 1)
     return [
-        *(gz[0], None, ga[..., :2] if ctx.needs_input_grad[2] else None, None, None),
-        *(g_hidden0, g_cell0, g_read0, g_values[:initial], g_bottoms[:initial], g_tops0, g_height0),
-        *(outputs[0].flatten(0, 1).T @ flat, flat.sum(0)),
-        *(g_recurrent, [g.sum((0, 1)) for g in gz[1:]]),
+        *(g_inputs, None, g_noise if ctx.needs_input_grad[2] else None, None, None),
+        *(g_hidden0, g_cell0, g_read0, g_values[:initial], g_bottoms[:initial], *g_others),
+        *([g_first, *g_rest.unbind()], list(g_biases.unbind())),
     ]
 
 

@@ -5,11 +5,13 @@
 //     gX, g_x            gradient of X
 //
 // Rows need nothing of each other. They are cut into chunks of neighbours with about equal work; a thread takes a chunk
-// from its first step to its last. Rows are sorted, so those still running are the first of a chunk.
+// from its first step to its last. Rows are sorted, so those still running are the first of a chunk. Every chunk sums the
+// gradients of the weights for itself, and these sums are added in the order of the chunks.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "cell.h"
@@ -47,10 +49,13 @@ struct RecurrenceGradientCall {
     const void *g_top_hidden, *g_end_hidden, *g_end_cell, *g_end_read, *g_end_values;
     const double *g_end_bottoms, *g_end_tops, *g_end_height;
     // gradients wanted
-    void *g_z, *g_a;                                  // [K, T, B, 4H], [T, B, 2 + M]
+    void *g_inputs, *g_noise;                         // [T, B, 4H], [T, B, 2] or null
     void *g_hidden0, *g_cell0, *g_read0;              // [K, B, H], [K, B, H], [B, M]
     void* g_values;                                   // [N + T, B, M]; the first N are the initial values'
     double *g_bottoms, *g_tops0, *g_height0;          // [N + T, B] (the first N count), [N, B], [B]
+    void *g_control, *g_control_bias;                 // [H, 2 + M], [2 + M]
+    void* const* g_recurrent;                         // K times [M + H or 2H, 4H]
+    void* const* g_biases;                            // K - 1 times [4H]
 };
 
 constexpr long kChunkRows = 48;  // what these rows carry from step to step fits the cache beside the weights
@@ -202,9 +207,11 @@ class Forward : Recurrence<S> {
                 copy<S>(saved, source, first);
                 copy<S>(saved + first, source + below, H);
             }
-            lstm_cell<S>(z, c, source + below, ph);
+            S* const activated = static_cast<S*>(c_.activated) + at * 4 * H;
+            const bool directly = c_.saving && H == ph;
+            lstm_cell<S>(z, directly ? activated : z, c, source + below, ph);
             if (c_.saving) {
-                copy_parts<S>(static_cast<S*>(c_.activated) + at * 4 * H, H, z, ph, 4, H);
+                if (!directly) copy_parts<S>(activated, H, z, ph, 4, H);
                 copy<S>(static_cast<S*>(c_.cells) + at * H, c, H);
             }
         }
@@ -285,10 +292,20 @@ class Backward : Recurrence<S> {
 
     void run() {
         const auto chunks = this->chunks();
-        in_parallel(long(chunks.size()), c_.threads, [&](long i) { run(chunks[i]); });
+        std::vector<Sums> sums(chunks.size());
+        in_parallel(long(chunks.size()), c_.threads, [&](long i) { sums[i] = run(chunks[i]); });
+        write(sums);
     }
 
    private:
+    // Of the weights' gradients: a layer [M + H or 2H, 4 ph] and [4 ph], the value's [H, pm] and [pm], the gates' [ph] and
+    // 2 numbers
+    struct Sums {
+        std::vector<Buffer<S>> recurrent, biases;
+        Buffer<S> value, value_bias, push, pop;
+        S push_bias = 0, pop_bias = 0;
+    };
+
     // Gradients of the state after step t, while t falls
     struct Carried {
         std::vector<Buffer<S>> hidden, cells;  // a layer [rows, ph]
@@ -298,9 +315,10 @@ class Backward : Recurrence<S> {
         // scratch: [rows, pm], [rows, ph], [rows, 4 ph], [rows, source], and padded copies of what was saved
         Buffer<S> values, above, z, into, saved;
         long rows;
+        Sums sums;
     };
 
-    void run(const Chunk& chunk) {
+    Sums run(const Chunk& chunk) {
         Carried now = start(chunk);
         const long last = c_.lengths[chunk.first];
         for (long b = chunk.first; b < chunk.end; ++b) blank(b);
@@ -308,11 +326,15 @@ class Backward : Recurrence<S> {
         for (long t = last - 1; t >= 0; --t) {
             while (rows < now.rows && c_.lengths[chunk.first + rows] > t) ++rows;
             for (long i = 0; i < rows; ++i) stack(now, chunk, t, i);
+            const S* const h = static_cast<const S*>(c_.top_hidden) + (t * B + chunk.first) * H;
+            add_products<S>(rows, now.sums.value.data(), H, pm, h, H, now.values.data(), pm);
+            add_rows<S>(rows, now.sums.value_bias.data(), pm, now.values.data(), pm);
             // gh of the top layer: + ga W_a'
             multiply<S>(rows, now.above.data(), ph, now.values.data(), pm, weights_.value, true);
             for (long k = K - 1; k >= 0; --k) layer(now, chunk, k, t, rows);
         }
         for (long i = 0; i < now.rows; ++i) finish(now, i, chunk.first + i);
+        return std::move(now.sums);
     }
 
     Carried start(const Chunk& chunk) {
@@ -323,7 +345,13 @@ class Backward : Recurrence<S> {
             now.hidden.emplace_back(now.rows * ph);
             now.cells.emplace_back(now.rows * ph);
             widest = std::max(widest, weights_.source(k));
+            now.sums.recurrent.emplace_back(width(k) * 4 * ph);
+            if (k) now.sums.biases.emplace_back(4 * ph);
         }
+        now.sums.value = Buffer<S>(H * pm);
+        now.sums.value_bias = Buffer<S>(pm);
+        now.sums.push = Buffer<S>(ph);
+        now.sums.pop = Buffer<S>(ph);
         now.read = Buffer<S>(now.rows * pm);
         now.values = Buffer<S>(now.rows * pm);
         now.above = Buffer<S>(now.rows * ph);
@@ -397,10 +425,16 @@ class Backward : Recurrence<S> {
         const S* const gv = static_cast<const S*>(g_.g_values) + (s * B + b) * M;
         S* const ga_value = now.values.data() + i * pm;
         for (long m = 0; m < M; ++m) ga_value[m] = gv[m] * (1 - v[m] * v[m]);
-        S* const ga = static_cast<S*>(g_.g_a) + at * (2 + M);
-        ga[0] = ga_push;
-        ga[1] = ga_pop;
-        copy<S>(ga + 2, ga_value, M);
+        if (g_.g_noise) {
+            S* const g_noise = static_cast<S*>(g_.g_noise) + at * 2;
+            g_noise[0] = ga_push;
+            g_noise[1] = ga_pop;
+        }
+        const S* const h = static_cast<const S*>(c_.top_hidden) + at * H;
+        add_scaled<S>(now.sums.push.data(), ga_push, h, H);
+        add_scaled<S>(now.sums.pop.data(), ga_pop, h, H);
+        now.sums.push_bias += ga_push;
+        now.sums.pop_bias += ga_pop;
 
         S* const above = now.above.data() + i * ph;
         copy<S>(above, now.hidden[K - 1].data() + i * ph, ph);
@@ -412,7 +446,11 @@ class Backward : Recurrence<S> {
         add_scaled<S>(above, ga_pop, weights_.pop.data(), ph);
     }
 
-    // The cell, then from gz to the layer's source: gh of the step before, and gh of the layer below or gr
+    // How wide what a layer multiplies is, without padding
+    long width(long k) const { return (k == 0 ? M : H) + H; }
+
+    // The cell, then from gz to the weights and to the layer's source: gh of the step before, and gh of the layer below
+    // or gr
     void layer(Carried& now, const Chunk& chunk, long k, long t, long rows) {
         S* const saved = now.saved.data();
         for (long i = 0; i < rows; ++i) {
@@ -425,12 +463,15 @@ class Backward : Recurrence<S> {
             const S* const c_before = pad_parts<S>(last, saved + 5 * ph, 1, H, ph);
             S* const gz = now.z.data() + i * 4 * ph;
             lstm_cell_backward<S>(activated, c, c_before, now.above.data() + i * ph, now.cells[k].data() + i * ph, gz, ph);
-            copy_parts<S>(static_cast<S*>(g_.g_z) + at * 4 * H, H, gz, ph, 4, H);
+            if (k == 0) copy_parts<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, H, gz, ph, 4, H);
         }
-        const long width = weights_.source(k), below = weights_.below(k);
-        multiply<S>(rows, now.into.data(), width, now.z.data(), 4 * ph, weights_.recurrent[k], false);
+        const S* const sources = static_cast<const S*>(c_.sources[k]) + (t * B + chunk.first) * width(k);
+        add_products<S>(rows, now.sums.recurrent[k].data(), width(k), 4 * ph, sources, width(k), now.z.data(), 4 * ph);
+        if (k) add_rows<S>(rows, now.sums.biases[k - 1].data(), 4 * ph, now.z.data(), 4 * ph);
+        const long source = weights_.source(k), below = weights_.below(k);
+        multiply<S>(rows, now.into.data(), source, now.z.data(), 4 * ph, weights_.recurrent[k], false);
         for (long i = 0; i < rows; ++i) {
-            const S* const into = now.into.data() + i * width;
+            const S* const into = now.into.data() + i * source;
             copy<S>(now.hidden[k].data() + i * ph, into + below, ph);
             if (k == 0) {
                 copy<S>(now.read.data() + i * pm, into, pm);
@@ -445,8 +486,8 @@ class Backward : Recurrence<S> {
     // The steps that a row does not take have no gradient.
     void blank(long b) {
         for (long t = c_.lengths[b]; t < T; ++t) {
-            for (long k = 0; k < K; ++k) clear<S>(static_cast<S*>(g_.g_z) + ((k * T + t) * B + b) * 4 * H, 4 * H);
-            clear<S>(static_cast<S*>(g_.g_a) + (t * B + b) * (2 + M), 2 + M);
+            clear<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, 4 * H);
+            if (g_.g_noise) clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * 2, 2);
         }
     }
 
@@ -457,6 +498,34 @@ class Backward : Recurrence<S> {
         }
         copy<S>(static_cast<S*>(g_.g_read0) + b * M, now.read.data() + i * pm, M);
         g_.g_height0[b] = now.heights[i];
+    }
+
+    // Adds the chunks' sums, without padding, to what is wanted.
+    void write(const std::vector<Sums>& chunks) const {
+        S *const control = static_cast<S*>(g_.g_control), *const bias = static_cast<S*>(g_.g_control_bias);
+        clear<S>(control, H * (2 + M));
+        clear<S>(bias, 2 + M);
+        for (long k = 0; k < K; ++k) clear<S>(static_cast<S*>(g_.g_recurrent[k]), width(k) * 4 * H);
+        for (long k = 1; k < K; ++k) clear<S>(static_cast<S*>(g_.g_biases[k - 1]), 4 * H);
+        for (const Sums& sums : chunks) {
+            for (long k = 0; k < K; ++k) {
+                add_parts(static_cast<S*>(g_.g_recurrent[k]), sums.recurrent[k].data(), width(k) * 4);
+                if (k) add_parts(static_cast<S*>(g_.g_biases[k - 1]), sums.biases[k - 1].data(), 4);
+            }
+            for (long j = 0; j < H; ++j) {
+                S* const row = control + j * (2 + M);
+                row[0] += sums.push[j];
+                row[1] += sums.pop[j];
+                add_scaled<S>(row + 2, 1, sums.value.data() + j * pm, M);
+            }
+            bias[0] += sums.push_bias;
+            bias[1] += sums.pop_bias;
+            add_scaled<S>(bias + 2, 1, sums.value_bias.data(), M);
+        }
+    }
+
+    void add_parts(S* to, const S* from, long parts) const {
+        for (long i = 0; i < parts; ++i) add_scaled<S>(to + i * H, 1, from + i * ph, H);
     }
 
     const RecurrenceGradientCall& g_;

@@ -114,7 +114,7 @@ class Session {
             copy<float>(z_.data(), k == 0 ? cell.symbols.data() + symbol * 4 * ph : weights.biases[k - 1].data(), 4 * ph);
             if (k > 0) copy<float>(sources_[k].data(), hidden(k - 1), ph);
             multiply<float>(1, z_.data(), 0, sources_[k].data(), 0, weights.recurrent[k], true);
-            lstm_cell<float>(z_.data(), cells_[k].data(), hidden(k), ph);
+            lstm_cell<float>(z_.data(), z_.data(), cells_[k].data(), hidden(k), ph);
         }
         gate_inputs<float>(weights, hidden(top), nullptr, gates_.data());
         sigmoid_all<float>(gates_.data(), 2);
