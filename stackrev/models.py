@@ -156,9 +156,11 @@ class Reverser(nn.Module, Generic[State]):
 
 def pack(steps_first: Tensor, steps: Tensor) -> Tensor:
     """The running rows [sum of steps, ...] of a padded batch [T, B, ...], step by step."""
+    flat = steps_first.flatten(0, 1)
     if bool((steps == steps_first.shape[0]).all()):
-        return steps_first.flatten(0, 1)
-    return pack_padded_sequence(steps_first, steps).data
+        return flat
+    running = torch.arange(steps_first.shape[0])[:, None] < steps
+    return flat.index_select(0, running.flatten().nonzero()[:, 0].to(flat.device))
 
 
 def pack_targets(batch: Batch) -> Tensor:
@@ -260,8 +262,11 @@ class StackLSTMCell(nn.Module):
         self.bias = nn.ParameterList([torch.empty(4 * size) for _ in range(layers)])
 
     def contributions(self, ids: Tensor) -> Tensor:
-        """What symbols add to the first layer's pre-activations: W_x x + b, [..., 4H] of ids [...]."""
-        return nn.functional.embedding(ids, self.symbols + self.bias[0])
+        """What symbols add to the first layer's pre-activations: W_x x + b, [..., 4H] of ids [...].
+
+        The end marker is never read; it pads what is, and has no gradient.
+        """
+        return nn.functional.embedding(ids, self.symbols + self.bias[0], padding_idx=vocabulary.END)
 
 
 class StackLSTMReverser(Reverser[StackLSTMState]):
