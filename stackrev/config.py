@@ -126,7 +126,9 @@ class TrainingConfig:
     """How a model is trained.
 
     A *check* scores the held-out sets every `check_every` batches. A run is *solved* at its first check with coarse
-    accuracy 1 on validation and test; it ends `settle_batches` later (never, if None), or after `batches`.
+    accuracy 1 on validation and test. It ends `settle_batches` later (never, if None), at the first check from then on
+    that is right, or after `batches`.
+
     `recurrent_l1` penalises the absolute recurrent weights from the moment a run is solved. With `curriculum_start`,
     strings are at most that long at first, and one symbol longer after every batch whose loss is below
     `curriculum_loss`.
@@ -136,8 +138,8 @@ class TrainingConfig:
     batches: int = 1000
     batch_size: int = 50
     mixed_lengths: bool = True
-    curriculum_start: int | None = None
-    curriculum_loss: float = 0.3
+    curriculum_start: int | None = 8
+    curriculum_loss: float = 1.0
     optimizer: Optimizer = "adam"
     learning_rate: float = 8e-3
     weight_decay: float = 0.0
@@ -147,7 +149,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     recurrent_l1: float = 3e-3
     check_every: int = 50
-    settle_batches: int | None = 200
+    settle_batches: int | None = 150
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -197,6 +199,7 @@ class Config:
                     training=TrainingConfig(
                         batches=12_000,
                         curriculum_start=4,
+                        curriculum_loss=0.3,
                         learning_rate=2e-3,
                         schedule="cosine",
                         recurrent_l1=0.0,
@@ -209,6 +212,7 @@ class Config:
                     model=ModelConfig(kind="rnn", hidden_size=512),
                     training=TrainingConfig(
                         batches=20_000,
+                        curriculum_start=None,
                         learning_rate=1e-3,
                         warmup_batches=200,
                         schedule="cosine",

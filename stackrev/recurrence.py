@@ -21,8 +21,8 @@ One step::
     gate(a) = clamp((1 + 2e) sigmoid(a) - e, 0, 1)
 
 The read feeds back, so this is sequential. What does not depend on it stays outside: the symbols' contribution is
-gathered before, outputs and logits are matrix products after, and every weight gradient is one matrix product over all
-steps after the backward loop.
+gathered before, outputs and logits are matrix products after, and in plain torch every weight gradient is one matrix
+product over all steps after the backward loop. (The compiled kernels add to it at each step, over the rows that run.)
 
 Derivatives at ties: of a gate at 0 or 1, zero; of `max(L_i, H - 1)`, to H - 1 unless L_i is greater; of the running
 `min(E, L_t)`, to E unless L_t is smaller.

@@ -101,7 +101,6 @@ class Progress:
         loss_count: How many they are.
         solved_batch: The first check at which everything held out was right, if one was.
         longest: The longest string that the curriculum allows; None without one.
-        settled_from: The check since which everything has stayed right, if it has.
         history: The checks so far.
     """
 
@@ -111,7 +110,6 @@ class Progress:
     loss_count: int = 0
     longest: int | None = None
     solved_batch: int | None = None
-    settled_from: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -143,14 +141,22 @@ class Trainer:
         self._excluded = self._held_out.keys
 
     @property
+    def end(self) -> int:
+        """After how many batches the run ends, if everything is right then: as far as can be told by now."""
+        training, solved = self.config.training, self.progress.solved_batch
+        if solved is None or training.settle_batches is None:
+            return training.batches
+        return min(training.batches, solved + training.settle_batches)
+
+    @property
     def done(self) -> bool:
-        """Whether the run has had all its batches, or has stayed right for as long as it was to."""
-        training, progress = self.config.training, self.progress
-        if progress.batch >= training.batches:
+        """Whether the run has had all its batches, or has settled and got everything right at its last check."""
+        progress = self.progress
+        if progress.batch >= self.config.training.batches:
             return True
-        if training.settle_batches is None or progress.settled_from is None:
-            return False
-        return progress.batch - progress.settled_from >= training.settle_batches
+        last = progress.history[-1] if progress.history else None
+        right = last is not None and last["validation"]["coarse"] == last["test"]["coarse"] == 1
+        return right and last is not None and last["batch"] == progress.batch >= self.end
 
     def run(self, on_event: OnEvent | None = None) -> None:
         """Go on until the run is done.
@@ -217,7 +223,7 @@ class Trainer:
     def _check_due(self) -> bool:
         progress, training = self.progress, self.config.training
         checked = progress.history[-1]["batch"] if progress.history else 0
-        due = progress.batch % training.check_every == 0 or progress.batch == training.batches
+        due = progress.batch % training.check_every == 0 or progress.batch == self.end
         return due and progress.batch > checked
 
     @contextmanager
@@ -269,15 +275,12 @@ class Trainer:
         progress = self.progress
         start = time.perf_counter()
         validation, test = (score(self.model, each[:CHECK_SAMPLES]) for each in self._held_out)
-        if self.done or (progress.settled_from is None and validation.perfect and test.perfect):
+        right, last = validation.perfect and test.perfect, progress.batch >= self.config.training.batches
+        if last or (right and (progress.solved_batch is None or progress.batch >= self.end)):
             validation, test = (score(self.model, each) for each in self._held_out)
         seconds = progress.seconds + time.perf_counter() - start
         loss = progress.loss_sum / max(1, progress.loss_count)
         event = CheckEvent(progress.batch, loss, self.learning_rate(progress.batch - 1), validation, test, seconds)
-        if not event.perfect:
-            progress.settled_from = None
-        elif progress.settled_from is None:
-            progress.settled_from = progress.batch
         if event.perfect and progress.solved_batch is None:
             progress.solved_batch = progress.batch
         progress.loss_sum, progress.loss_count = 0.0, 0

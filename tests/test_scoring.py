@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from stackrev import scoring, vocabulary
 from stackrev.config import KINDS, LengthRange, ModelConfig, ModelKind
 from stackrev.data import Batch, make_batch, sample_strings
 from stackrev.decoding import greedy
-from stackrev.models import Reverser, build, pack, pack_targets
+from stackrev.models import Reverser, StackLSTMReverser, build, pack, pack_targets
 from stackrev.scoring import Scores, correct_symbols, score
 
 
@@ -195,3 +197,59 @@ def test_correct_symbols_are_in_the_order_of_the_batch() -> None:
     batch = make_batch([string("b"), string("xyz"), string("")])
     with torch.inference_mode():
         assert correct_symbols(handmade_reverser(), batch) == [4, 2, 1]
+
+
+def margins_by_hand(model: StackLSTMReverser, ids: list[int]) -> list[float]:
+    """Step by step, through the decoder's own interface, up to the first error."""
+    stretch = model.config.gate_stretch
+    saturation = math.log((1 + stretch) / stretch)
+    gates: dict[str, list[float]] = {"encoder": [], "decoder": []}
+    gaps = []
+    state = model.initial_state(1)
+    fed = [vocabulary.START, *ids, vocabulary.SEPARATOR, *vocabulary.target_ids(ids)[:-1]]
+    for place, symbol in enumerate(fed):
+        cell = model.encoder if place <= len(ids) else model.decoder
+        out = model.run(cell, torch.tensor([[symbol]]), torch.tensor([1]), state)
+        state = out.state
+        controls = model.controls_of(cell)
+        inputs = (out.hidden[0, 0] @ controls.weight + controls.bias)[:2]
+        gates["encoder" if place <= len(ids) else "decoder"].append((inputs.abs() - saturation).tolist())
+        if place <= len(ids):
+            continue
+        logits = model.read_out(out.hidden[0, 0])
+        target = vocabulary.target_ids(ids)[place - len(ids) - 1]
+        if logits.argmax() != target:
+            break
+        gaps.append(float(logits[target] - logits[torch.arange(len(logits)) != target].max()))
+    nearest = [min(column) for each in gates.values() for column in zip(*each, strict=True)]
+    return [*nearest, min(gaps, default=math.inf)]
+
+
+@pytest.mark.parametrize("kernels", [True, False])
+@torch.no_grad()
+def test_margins(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
+    if not kernels:
+        monkeypatch.setattr(scoring.native, "available", lambda: False)
+    perfect = handmade_reverser()
+    untrained = build(ModelConfig(hidden_size=8, stack_width=8), torch.Generator().manual_seed(3))
+    strings = sample_strings(LengthRange(minimum=0, maximum=9), 7, torch.Generator().manual_seed(1))
+    for model in (perfect, untrained):
+        assert isinstance(model, StackLSTMReverser)
+        by_hand = [margins_by_hand(model.eval(), each.tolist()) for each in strings]
+        expected = [min(column) for column in zip(*by_hand, strict=True)]
+        found = score(model, strings, margins=True).margins
+        assert found is not None
+        assert list(dataclasses.astuple(found)) == pytest.approx(expected, abs=1e-4)
+    assert score(perfect, strings).margins is None
+
+
+def test_gates_that_are_not_stretched_never_saturate() -> None:
+    model = build(ModelConfig(gate_stretch=0.0, hidden_size=8, stack_width=8), torch.Generator().manual_seed(0))
+    found = score(model, [string("abc")], margins=True).margins
+    assert found is not None
+    assert found.encoder_push == found.decoder_pop == -math.inf
+
+
+def test_margins_are_of_a_stack() -> None:
+    with pytest.raises(ValueError, match="only a stack-lstm has margins"):
+        score(build(ModelConfig(kind="rnn", hidden_size=4, stack_width=4)), [string("abc")], margins=True)

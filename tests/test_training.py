@@ -481,8 +481,8 @@ def test_the_last_check_scores_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_ends_by_its_whole_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, [Y] * 6, {2: (True, False)})
     trainer = train(tiny(batches=30, settle_batches=6))
-    # what was to be the end, at 9, finds an error in the rest: the run starts to settle anew at 12
-    assert (trainer.progress.solved_batch, trainer.progress.settled_from, trainer.progress.batch) == (3, 12, 18)
+    # what was to be the end, at 9, finds an error in the rest: the run goes on to the next check
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (3, 12)
 
 
 @pytest.mark.parametrize(
@@ -491,8 +491,9 @@ def test_a_run_ends_by_its_whole_sets(monkeypatch: pytest.MonkeyPatch) -> None:
         ([N, Y, Y, Y, Y, Y, Y], 6, 6, 12),
         ([N, Y, Y, Y, Y], 0, 6, 6),
         ([N, Y, Y, Y, Y, Y, Y], 4, 6, 10),  # between two checks
-        ([Y, N, Y, Y, Y], 6, 3, 15),  # what does not stay right starts anew
-        ([Y, Y, (True, False), Y, Y, Y], 6, 3, 18),  # at the very check that would end it
+        ([N, Y, N, Y], 4, 6, 12),  # wrong at that moment
+        ([Y, N, Y, Y, Y], 6, 3, 9),  # right again in time
+        ([Y, Y, (True, False), N, Y, Y], 6, 3, 15),  # wrong at the check that would end it
         ([N, N, N, N, N, N, Y, Y], 6, 21, 21),  # no batches left
         ([Y] * 14, None, 3, 21),
     ],
@@ -522,7 +523,7 @@ def test_a_perfect_model_ends_its_run() -> None:
     assert isinstance(events[3], CheckEvent)
     assert events[3].perfect
     assert events[3].validation.samples == events[3].test.samples == 6
-    assert (trainer.progress.solved_batch, trainer.progress.settled_from, trainer.progress.batch) == (3, 3, 9)
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (3, 9)
 
 
 def test_recurrent_weights_are_penalised_once_a_run_is_solved() -> None:

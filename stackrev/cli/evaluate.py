@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -63,6 +65,9 @@ def evaluate(
     ] = None,
     seed: SeedOption = 0,
     by_length: Annotated[bool, typer.Option("--by-length", help="Also show the scores of each length.")] = False,
+    margins: Annotated[
+        bool, typer.Option("--margins", help="Also show how far a stack-lstm is from deciding otherwise.")
+    ] = False,
     cache_dir: CacheOption = None,
     offline: OfflineOption = False,
     threads: ThreadsOption = None,
@@ -74,6 +79,10 @@ def evaluate(
     Coarse accuracy is the share of strings whose whole output is right, end marker included and nothing after it. Fine
     accuracy is the mean share of the output that is right before the first error. Strings of 65-128 symbols are drawn
     if nothing else is asked for, the same for every model.
+
+    Margins are least distances over all strings and steps. Those of the push and pop gates are by how much their
+    pre-activations are past the point from which a gate is exactly 0 or 1; a negative one has been between. That of the
+    logits is by how much the right symbol's exceeds the second best.
     """
     set_threads(threads)
     if data is None:
@@ -89,14 +98,19 @@ def evaluate(
     results = []
     for name in model or [DEFAULT_MODEL]:
         checkpoint = load_model(name, offline=offline, cache_dir=cache_dir)
+        if margins and checkpoint.model.config.kind != "stack-lstm":
+            raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")
         with progress(name, total=len(strings), quiet=quiet) as advance:
-            results.append((name, score(checkpoint.model, strings, on_progress=advance)))
+            results.append((name, score(checkpoint.model, strings, margins=margins, on_progress=advance)))
     if json:
         used = None if data else seed
         print_json([_result(name, asked, used, scores, by_length=by_length) for name, scores in results])
     else:
         rows = [row for name, scores in results for row in _rows(name, asked, scores, by_length=by_length)]
         print_table([("model", "lengths", "strings", "coarse", "fine"), *rows])
+        if margins:
+            print()
+            print_table(_margin_rows(results))
 
 
 def _draw(lengths: LengthRange, samples: int, seed: int) -> list[Tensor]:
@@ -123,6 +137,10 @@ def _result(name: str, lengths: LengthRange, seed: int | None, scores: Scores, *
     """What `--json` says of one model."""
     result = {"model": name, "lengths": str(lengths), "samples": scores.samples, "seed": seed}
     result |= {"coarse": scores.coarse, "fine": scores.fine}
+    if scores.margins is not None:
+        result["margins"] = {
+            name: round(margin, 4) if isfinite(margin) else None for name, margin in asdict(scores.margins).items()
+        }
     if by_length:
         result["by_length"] = [
             {"length": length, "samples": each.samples, "coarse": each.coarse, "fine": each.fine}
@@ -137,3 +155,10 @@ def _rows(name: str, lengths: LengthRange, scores: Scores, *, by_length: bool) -
     if by_length:
         parts += [(str(length), each) for length, each in scores.by_length().items()]
     return [(name, label, str(each.samples), share(each.coarse), share(each.fine)) for label, each in parts]
+
+
+def _margin_rows(results: list[tuple[str, Scores]]) -> list[tuple[str, ...]]:
+    """What the table of margins says, a model a line."""
+    found = [(name, asdict(scores.margins)) for name, scores in results if scores.margins is not None]
+    heads = ("margins", *(head.replace("_", " ") for head in found[0][1]))
+    return [heads, *((name, *(f"{margin:.3f}" for margin in margins.values())) for name, margins in found)]

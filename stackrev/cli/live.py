@@ -189,7 +189,7 @@ class _View:
         """The view, for so many columns."""
         from rich.text import Text
 
-        config, batch, end = self._trainer.config, self._trainer.progress.batch, _end(self._trainer)
+        config, batch, end = self._trainer.config, self._trainer.progress.batch, self._trainer.end
         speed = self.speed()
         left = _clock((end - batch) / speed) if speed > 0 else "?"
         done = round(20 * batch / max(1, end))
@@ -252,14 +252,6 @@ def _check_line(trainer: Trainer, event: CheckEvent, speed: _Speed) -> str:
         for lengths, each in ((data.lengths, event.validation), (data.test_lengths, event.test))
     )
     return f"batch {event.batch:>6}   loss {event.loss:.4f}   {scores}   {speed():.1f} batches/s"
-
-
-def _end(trainer: Trainer) -> int:
-    """After how many batches the run ends if nothing changes."""
-    training, settled = trainer.config.training, trainer.progress.settled_from
-    if settled is None or training.settle_batches is None:
-        return training.batches
-    return min(training.batches, settled + training.settle_batches)
 
 
 class _Speed:

@@ -49,7 +49,7 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 5; }
+STACKREV_EXPORT int stackrev_version() { return 6; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -157,3 +157,5 @@ STACKREV_EXPORT int stackrev_session_score(stackrev::Session* session, std::int3
 STACKREV_EXPORT void stackrev_session_look(stackrev::Session* session, double* numbers, float* hidden, float* read) {
     session->look(numbers, hidden, read);
 }
+
+STACKREV_EXPORT void stackrev_session_nearest(stackrev::Session* session, double* four) { session->nearest(four); }

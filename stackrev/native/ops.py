@@ -270,8 +270,7 @@ def _recurrence_gradients(
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
 ]:  # fmt: skip
-    """Unfilled memory for the gradients of the inputs, the noise, the initial hidden, cell, read, stack values, bottoms,
-    tops and height, the control and its bias, the first recurrent matrix, the others as one, and the biases as one."""
+    """Unfilled memory for the gradients, in the arguments' order; the later layers' matrices are one, as are biases."""
     steps, batch, four_hidden = inputs.shape
     layers, _, hidden = hidden0.shape
     return (
@@ -324,7 +323,9 @@ def _recurrence_gradient(backward: Callable[..., tuple[Tensor, ...]], ctx: Any, 
         *(x, lengths, ctx.stretch, hidden0, cell0, read0, tops0, height0, control, control_bias),
         *(recurrent, biases, outputs, grads[0], *grads[3:10]),
     )
-    g_inputs, g_noise, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, *g_others, g_first, g_rest, g_biases = gradients
+    g_inputs, g_noise, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, *g_others, g_first, g_rest, g_biases = (
+        gradients
+    )
     initial = tops0.shape[0]
     return [
         *(g_inputs, None, g_noise if ctx.needs_input_grad[2] else None, None, None),

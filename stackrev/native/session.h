@@ -102,6 +102,7 @@ class Session {
         }
         height_ = 0;
         elements_.clear();
+        std::fill(std::begin(nearest_), std::end(nearest_), std::numeric_limits<double>::infinity());
     }
 
     bool knows(std::int32_t symbol) const { return symbol >= 0 && symbol < V; }
@@ -117,6 +118,10 @@ class Session {
             lstm_cell<float>(z_.data(), z_.data(), cells_[k].data(), hidden(k), ph);
         }
         gate_inputs<float>(weights, hidden(top), nullptr, gates_.data());
+        for (int gate = 0; gate < 2; ++gate) {
+            double& nearest = nearest_[2 * decoding + gate];
+            nearest = std::min(nearest, std::abs(double(gates_[gate])));
+        }
         sigmoid_all<float>(gates_.data(), 2);
         push_ = stretched_gate<float>(gates_[0], e);
         pop_ = stretched_gate<float>(gates_[1], e);
@@ -156,6 +161,9 @@ class Session {
         copy<float>(hidden_out, hidden(sizes_.layers - 1), sizes_.hidden);
         copy<float>(read, sources_[0].data(), sizes_.width);
     }
+
+    // How near to 0 the gates' pre-activations have come since `reset`: the encoder's push and pop, the decoder's
+    void nearest(double* four) const { std::copy(std::begin(nearest_), std::end(nearest_), four); }
 
    private:
     struct Cell {
@@ -228,6 +236,7 @@ class Session {
     Buffer<float> z_, value_, gates_, o_, scores_;
     double height_ = 0;
     float push_ = 0, pop_ = 0;
+    double nearest_[4];
     Elements elements_;
 };
 

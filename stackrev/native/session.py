@@ -210,6 +210,16 @@ class Session:
         push, pop, height, elements = numbers
         return Look(push, pop, height, int(elements), hidden, read)
 
+    def nearest(self) -> tuple[float, float, float, float]:
+        """How near to 0 the pre-activations of the encoder's push and pop and the decoder's have come in this string.
+
+        Infinite for a phase that has taken no step.
+        """
+        four = array("d", bytes(32))
+        self._library.stackrev_session_nearest(self._handle, _address(four))
+        encoder_push, encoder_pop, decoder_push, decoder_pop = four
+        return encoder_push, encoder_pop, decoder_push, decoder_pop
+
     def _feed(self, decoding: int, symbols: Sequence[int]) -> None:
         fed = _symbols(symbols)
         for start in range(0, len(fed), _PIECE):
@@ -273,4 +283,6 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
     library.stackrev_session_score.argtypes = [pointer, symbol, pointer, long, pointer, pointer]
     library.stackrev_session_look.argtypes = [pointer, pointer, pointer, pointer]
     library.stackrev_session_look.restype = None
+    library.stackrev_session_nearest.argtypes = [pointer, pointer]
+    library.stackrev_session_nearest.restype = None
     return library
