@@ -129,9 +129,10 @@ class TrainingConfig:
     accuracy 1 on validation and test. It ends `settle_batches` later (never, if None), at the first check from then on
     that is right, or after `batches`.
 
-    `recurrent_l1` penalises the absolute recurrent weights from the moment a run is solved. With `curriculum_start`,
-    strings are at most that long at first, and one symbol longer after every batch whose loss is below
-    `curriculum_loss`.
+    `recurrent_l1` is an L1 penalty on the recurrent weights from the moment a run is solved, decoupled from the
+    optimizer: after each of its steps the absolute weights fall by the learning rate times the penalty, to 0 at the
+    least. With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch
+    whose loss is below `curriculum_loss`.
     """
 
     seed: int = 0
@@ -147,9 +148,9 @@ class TrainingConfig:
     schedule: Schedule = "constant"
     warmup_batches: int = 0
     clip_norm: float = 1.0
-    recurrent_l1: float = 3e-3
+    recurrent_l1: float = 0.125
     check_every: int = 50
-    settle_batches: int | None = 150
+    settle_batches: int | None = 100
     device: Device = "auto"
 
     def __post_init__(self) -> None:

@@ -1,11 +1,11 @@
-"""Torch's update rules, Adam, AdamW, RMSprop and SGD, without `torch.optim.Optimizer`.
+"""Torch's update rules, Adam, AdamW, RMSprop and SGD, without `torch.optim.Optimizer`; and a soft threshold.
 
 Its constructor imports torch's compiler, which takes longer than half of a training run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -115,3 +115,14 @@ class Optimizer:
         for name, state in self._state.items():
             for key, each in state.items():
                 each.copy_(tensors[f"{key}.{name}"])
+
+
+@torch.no_grad()
+def soft_threshold(parameters: Iterable[Tensor], threshold: float) -> None:
+    """Move every number towards 0 by `threshold`, and not past it: the proximal step of an L1 penalty.
+
+    As a term of the loss the penalty would pass through Adam, which divides a gradient by its usual size. Where a model
+    is right the loss has hardly a gradient left, so that a penalty of any size would move the weights at the full rate.
+    """
+    for each in parameters:
+        each.copy_(each.sign() * (each.abs() - threshold).clamp(min=0))

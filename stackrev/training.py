@@ -22,7 +22,7 @@ from stackrev.config import Config, LengthRange, to_dict
 from stackrev.data import Batch, held_out, sample_batch
 from stackrev.errors import TrainingError
 from stackrev.models import Reverser, build, pack_targets
-from stackrev.optimizers import Optimizer
+from stackrev.optimizers import Optimizer, soft_threshold
 from stackrev.scoring import Scores, score
 
 CHECK_SAMPLES = 100
@@ -240,11 +240,7 @@ class Trainer:
         self.optimizer.zero_grad()
         logits = self.model(batch, generator=self._generators["noise"])
         loss = cross_entropy(logits, pack_targets(batch))
-        objective = loss
-        if training.recurrent_l1 and progress.solved_batch is not None:
-            penalty = torch.stack([each.abs().sum() for each in self.model.recurrent_weights()]).sum()
-            objective = loss + training.recurrent_l1 * penalty
-        objective.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
         measured, gradient_norm = float(loss.detach()), float(norm)
         if not (math.isfinite(measured) and math.isfinite(gradient_norm)):
@@ -252,6 +248,8 @@ class Trainer:
                 f"the loss is no longer finite at batch {progress.batch + 1}", hint="try a lower --learning-rate"
             )
         self.optimizer.step()
+        if training.recurrent_l1 and progress.solved_batch is not None:
+            soft_threshold(self.model.recurrent_weights(), self.optimizer.rate * training.recurrent_l1)
         progress.batch += 1
         progress.loss_sum += measured
         progress.loss_count += 1
