@@ -67,6 +67,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "training.schedule": "constant",
         "training.warmup_batches": 0,
         "training.recurrent_l1": 0.0,
+        "training.settle_temperature": 1.0,
         "training.curriculum_start": None,
         "training.mixed_lengths": False,
         "training.batches": 3000,

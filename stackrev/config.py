@@ -129,9 +129,12 @@ class TrainingConfig:
     accuracy 1 on validation and test. It ends `settle_batches` later (never, if None), at the first check from then on
     that is right, or after `batches`.
 
-    `recurrent_l1` is an L1 penalty on the recurrent weights from the moment a run is solved, decoupled from the
+    Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
+    that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights, decoupled from the
     optimizer: after each of its steps the absolute weights fall by the learning rate times the penalty, to 0 at the
-    least. With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch
+    least.
+
+    With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch
     whose loss is below `curriculum_loss`.
     """
 
@@ -151,6 +154,7 @@ class TrainingConfig:
     recurrent_l1: float = 0.125
     check_every: int = 50
     settle_batches: int | None = 100
+    settle_temperature: float = 3.0
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -169,6 +173,7 @@ class TrainingConfig:
         _require(0 <= self.warmup_batches <= self.batches, "warmup_batches must be between 0 and batches")
         _require(self.clip_norm > 0.0, "clip_norm must be above 0 (inf turns clipping off)")
         _require(0.0 <= self.recurrent_l1 <= 100.0, "recurrent_l1 must be between 0 and 100")
+        _require(0.0 < self.settle_temperature <= 100.0, "settle_temperature must be above 0 and at most 100")
         _require(1 <= self.check_every <= 10**9, "check_every must be between 1 and 1,000,000,000")
         _require(
             self.settle_batches is None or 0 <= self.settle_batches <= 10**9,
@@ -206,6 +211,7 @@ class Config:
                         recurrent_l1=0.0,
                         check_every=200,
                         settle_batches=300,
+                        settle_temperature=1.0,
                     ),
                 )
             case "rnn":
@@ -220,6 +226,7 @@ class Config:
                         recurrent_l1=0.0,
                         check_every=200,
                         settle_batches=300,
+                        settle_temperature=1.0,
                     ),
                 )
             case _:

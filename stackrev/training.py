@@ -238,9 +238,12 @@ class Trainer:
         batch = self._draw()
         self.model.train()
         self.optimizer.zero_grad()
-        logits = self.model(batch, generator=self._generators["noise"])
-        loss = cross_entropy(logits, pack_targets(batch))
+        logits, targets = self.model(batch, generator=self._generators["noise"]), pack_targets(batch)
+        settling = progress.solved_batch is not None
+        loss = cross_entropy(logits / training.settle_temperature if settling else logits, targets)
         loss.backward()  # type: ignore[no-untyped-call]
+        if settling:
+            loss = cross_entropy(logits.detach(), targets)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
         measured, gradient_norm = float(loss.detach()), float(norm)
         if not (math.isfinite(measured) and math.isfinite(gradient_norm)):
@@ -248,7 +251,7 @@ class Trainer:
                 f"the loss is no longer finite at batch {progress.batch + 1}", hint="try a lower --learning-rate"
             )
         self.optimizer.step()
-        if training.recurrent_l1 and progress.solved_batch is not None:
+        if training.recurrent_l1 and settling:
             soft_threshold(self.model.recurrent_weights(), self.optimizer.rate * training.recurrent_l1)
         progress.batch += 1
         progress.loss_sum += measured

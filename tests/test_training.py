@@ -37,6 +37,7 @@ PLAIN = TrainingConfig(
     clip_norm=math.inf,
     curriculum_start=None,
     recurrent_l1=0.0,
+    settle_temperature=1.0,
     check_every=3,
     settle_batches=None,
     device="cpu",
@@ -542,6 +543,29 @@ def test_recurrent_weights_are_penalised_once_a_run_is_solved() -> None:
         before = weights(plain)[name]
         shrunk = torch.where(before.abs() > fall, before - fall * before.sign(), 0.0)
         torch.testing.assert_close(parameter.detach(), shrunk if id(parameter) in recurrent else before)
+
+
+def test_a_solved_run_is_trained_with_cooler_logits() -> None:
+    def gradients(solved: int | None, temperature: float, logits: float) -> tuple[float, dict[str, Tensor]]:
+        trainer = Trainer(tiny(batches=1, settle_temperature=temperature, clip_norm=math.inf))
+        trainer.progress.solved_batch = solved
+        with torch.no_grad():
+            for each in trainer.model.logits.parameters():
+                each.mul_(logits)
+        events: list[Event] = []
+        trainer.run(events.append)
+        assert isinstance(events[0], BatchEvent)
+        return events[0].loss, {name: each.grad.clone() for name, each in trainer.model.named_parameters()}  # type: ignore[union-attr]
+
+    loss, plain = gradients(0, 1.0, 1.0)
+    assert gradients(None, 4.0, 1.0)[0] == loss
+    assert_same(gradients(None, 4.0, 1.0)[1], plain)
+    settling, cooled = gradients(0, 4.0, 1.0)
+    assert settling == pytest.approx(loss)  # what is reported is the loss of the logits as they are
+    _, divided = gradients(0, 1.0, 0.25)
+    for name, each in cooled.items():  # dividing the logits is dividing the last layer, whose own gradient is then less
+        last = name.startswith("logits.")
+        torch.testing.assert_close(each, divided[name] * (0.25 if last else 1.0))
 
 
 # --- The curriculum

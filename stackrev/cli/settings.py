@@ -92,9 +92,12 @@ SettleBatches = Annotated[
     str | None,
     _setting(
         "settle_batches",
-        "Batches to train on while all held-out strings stay right; none to do all batches.",
+        "Batches to train on once all held-out strings are right; none to do all batches.",
         **_OPTIONAL,
     ),
+]
+SettleTemperature = Annotated[
+    float | None, _setting("settle_temperature", "What the loss divides the logits by, once solved.")
 ]
 DeviceName = Annotated[Device | None, _setting("device", "Where to compute.")]
 HiddenSize = Annotated[int | None, _setting("hidden_size", "Hidden units of a layer.")]

@@ -70,6 +70,7 @@ def train(
     recurrent_l1: settings.RecurrentL1 = None,
     check_every: settings.CheckEvery = None,
     settle_batches: settings.SettleBatches = None,
+    settle_temperature: settings.SettleTemperature = None,
     hidden_size: settings.HiddenSize = None,
     layers: settings.Layers = None,
     stack_width: settings.StackWidth = None,
