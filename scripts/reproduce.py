@@ -63,7 +63,8 @@ class Plan:
         seeds: How many runs of the default setting.
         exact: How many strings of which lengths a solved run of it is tried on.
         published_seeds: How many runs of the published setting.
-        row_seeds: How many runs of each other setting.
+        row_seeds: How many runs of each other row of the table.
+        comparison_seeds: How many runs of the settings that are only compared in a figure.
         samples: How many strings a model is scored on.
         lengths: How many strings of which lengths it is scored on for the length figure.
         models: Options of `stackrev train` for models to be made; none if the packaged ones are taken.
@@ -74,6 +75,7 @@ class Plan:
     exact: Mapping[int, int]
     published_seeds: int
     row_seeds: int
+    comparison_seeds: int
     samples: int
     lengths: Mapping[int, int]
     models: Mapping[str, str] | None
@@ -85,6 +87,7 @@ FULL = Plan(
     exact={10_000: 20, 1_000_000: 1},
     published_seeds=6,
     row_seeds=20,
+    comparison_seeds=6,
     samples=1000,
     lengths={length: 50 if length <= 512 else 20 for length in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)},
     models=None,
@@ -95,6 +98,7 @@ QUICK = Plan(
     exact={1000: 4},
     published_seeds=2,
     row_seeds=1,
+    comparison_seeds=1,
     samples=200,
     lengths={8: 20, 64: 20, 256: 10, 1024: 4},
     models={
@@ -111,7 +115,8 @@ QUICK = Plan(
 
 def run_settings(out: Path, plan: Plan, workers: int) -> None:
     """Train the default setting, the published one and the rows of the tables, many seeds of each."""
-    rows = dict.fromkeys(consistency.SETTINGS, plan.row_seeds)
+    rows = dict.fromkeys(consistency.SETTINGS, plan.comparison_seeds)
+    rows |= dict.fromkeys(consistency.TABLE, plan.row_seeds)
     rows["default"], rows["published"] = plan.seeds, plan.published_seeds
     for name, seeds in rows.items():
         consistency.run_folder(

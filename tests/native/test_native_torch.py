@@ -248,3 +248,26 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
 def test_import_without_torch():
     code = "import sys, stackrev.native; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@needs_kernels
+@pytest.mark.parametrize("threads", [1, 2, 3, 50])
+def test_threads_of_our_own_give_the_same(threads):
+    """Where torch has no OpenMP threads to lend, the kernels start theirs."""
+
+    def everything():
+        lengths, floats = flat_call(B=7, H=17)
+        outputs = run(stack_lstm, lengths, floats, 2)
+        return [*outputs, *torch.autograd.grad(sum(t.sum() for t in outputs), floats, allow_unused=True)]
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        borrowed = everything()
+        library.NATIVE.library.stackrev_borrow_threads(None)
+        ours = everything()
+    finally:
+        torch.set_num_threads(before)
+        ops._borrow_threads(library.NATIVE.library)
+    for a, b in zip(borrowed, ours, strict=True):
+        assert (a is None and b is None) or torch.equal(a, b)
