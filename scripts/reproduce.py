@@ -48,6 +48,7 @@ PUBLISHED = {
 PUBLISHED_BATCHES = {"stack-lstm": "1,000-3,000", "lstm": "500,000", "rnn": "500,000"}
 
 EXAMPLE = "A string to reverse"
+LONG_SEED = 7
 COMPARISONS = {
     "sizes": ("Width of controller and stack", {"width 32": "32", "default": "64", "width 128": "128"}),
     "depths": ("Layers of the controller", {"default": "one", "two layers": "two", "three layers": "three"}),
@@ -67,6 +68,7 @@ class Plan:
         comparison_seeds: How many runs of the settings that are only compared in a figure.
         samples: How many strings a model is scored on.
         lengths: How many strings of which lengths it is scored on for the length figure.
+        long: How many strings of which lengths the stack-LSTM is tried on, margins and all.
         models: Options of `stackrev train` for models to be made; none if the packaged ones are taken.
         changes: What all seeds' configurations have different.
     """
@@ -78,6 +80,7 @@ class Plan:
     comparison_seeds: int
     samples: int
     lengths: Mapping[int, int]
+    long: Mapping[str, int]
     models: Mapping[str, str] | None
     changes: Mapping[str, Any]
 
@@ -90,6 +93,7 @@ FULL = Plan(
     comparison_seeds=6,
     samples=1000,
     lengths={length: 50 if length <= 512 else 20 for length in (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)},
+    long={"65-128": 1000, "129-1024": 1000, "10000": 100, "100000": 10, "1000000": 3, "10000000": 1},
     models=None,
     changes={},
 )
@@ -101,12 +105,13 @@ QUICK = Plan(
     comparison_seeds=1,
     samples=200,
     lengths={8: 20, 64: 20, 256: 10, 1024: 4},
+    long={"65-128": 100, "10000": 2},
     models={
-        "stack-lstm": "--settle-batches 100",
+        "stack-lstm": "",
         "lstm": "--hidden-size 64 --batches 200 --check-every 50",
         "rnn": "--hidden-size 64 --batches 200 --check-every 50",
     },
-    changes={"data.held_out_samples": 200, "training.settle_batches": 100, "training.batches": 600},
+    changes={"data.held_out_samples": 200, "training.batches": 600},
 )
 
 
@@ -231,6 +236,27 @@ def score_lengths(out: Path, models: Path, plan: Plan) -> None:
         writer.writerows({"model": kind, **each} for kind, entry in stored.items() for each in entry["scores"])
 
 
+def score_long(out: Path, models: Path, plan: Plan) -> None:
+    """Try the stack-LSTM on ever longer strings, each length in a fresh process."""
+    folder, path = models / "stack-lstm", out / "long.json"
+    if not (folder / checkpoints.CONFIG).exists():
+        return
+    weights = checkpoints.describe(folder).checksums[checkpoints.WEIGHTS]
+    stored = _read_json(path, {})
+    if stored.get("weights") != weights:
+        stored = {"weights": weights, "seed": LONG_SEED, "scores": []}
+    done = {(each["lengths"], each["samples"]) for each in stored["scores"]}
+    for lengths, samples in plan.long.items():
+        if (lengths, samples) in done:
+            continue
+        print(f"scoring stack-lstm on {samples} strings of {lengths}", file=sys.stderr)
+        options = "--lengths", lengths, "--samples", str(samples), "--seed", str(LONG_SEED), "--margins"
+        (found,) = json.loads(_stackrev("evaluate", "--model", str(folder), *options, "--quiet", "--json"))
+        wanted = "lengths", "samples", "coarse", "fine", "margins"
+        stored["scores"].append({name: found[name] for name in wanted})
+        _write_json(path, stored)
+
+
 def trace_stack(out: Path, models: Path) -> None:
     """Look at the stack while one string is reversed."""
     from stackrev.models import StackLSTMReverser
@@ -276,6 +302,7 @@ class Results:
         scores: A model's scores and how it was trained, one object a model.
         learning: Histories, by model.
         lengths: Scores by length, by model.
+        long: What the stack-LSTM does with long strings.
         trace: The steps of one string, or None.
         seeds: The results of all seeds, by the setting's name.
     """
@@ -283,6 +310,7 @@ class Results:
     scores: Sequence[Mapping[str, Any]]
     learning: Mapping[str, Any]
     lengths: Mapping[str, Any]
+    long: Sequence[Mapping[str, Any]]
     trace: Trace | None
     seeds: Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -300,6 +328,7 @@ def read_results(out: Path) -> Results:
         scores=_read_json(out / "scores.json", []),
         learning=_read_json(out / "learning.json", {}),
         lengths=_read_json(out / "lengths.json", {}),
+        long=_read_json(out / "long.json", {}).get("scores", []),
         trace=trace and Trace(**{name: tuple(column) for name, column in trace["steps"].items()}),
         seeds={name: results for name, results in found.items() if results},
     )
@@ -363,7 +392,10 @@ def section(results: Results, figures_at: str, names: Sequence[str]) -> str:
 
     if results.scores:
         blocks += ["### Accuracy", _accuracy(results), _effort(results)]
-    add_figures("learning", "lengths", "gates", "stack")
+    add_figures("learning", "lengths")
+    if results.long:
+        blocks += ["### How long?", _long(results.long)]
+    add_figures("gates", "stack")
     summaries = results.summaries()
     if summaries:
         blocks += ["### Does it learn every time?", _learns(summaries)]
@@ -391,6 +423,22 @@ def _accuracy(results: Results) -> str:
         f"Coarse is the share of strings reversed exactly, fine the mean share of the output before its first error; "
         f"on {samples} strings that no model has seen in training. Our figures are those of the packaged files, loaded "
         f"in a fresh process: `stackrev evaluate --model NAME --lengths 65-128 --seed 0`.\n\n{_table(table)}"
+    )
+
+
+def _long(scores: Sequence[Mapping[str, Any]]) -> str:
+    table = [("length", "strings", "exact", "gates past 0 and 1, at the least", "logits apart, at the least")]
+    for each in scores:
+        lengths = "-".join(f"{int(part):,}" for part in each["lengths"].split("-"))
+        gates = min(margin for name, margin in each["margins"].items() if name != "logits")
+        exact = _count(each["coarse"] * each["samples"])
+        table.append((lengths, _count(each["samples"]), exact, f"{gates:.2f}", f"{each['margins']['logits']:.2f}"))
+    return (
+        "The packaged stack-LSTM on strings up to 150,000 times as long as those it was trained on. A gate is 0 or 1 "
+        "exactly where its pre-activation is far enough from 0; the first margin is by how much further out it is, at "
+        "the step, of all steps of all strings, where that is least. The second is by how much the right symbol's logit "
+        "exceeds the second best, where that is least. `stackrev evaluate --lengths 10000000 --samples 1 --seed "
+        f"{LONG_SEED} --margins`\n\n{_table(table)}"
     )
 
 
@@ -563,6 +611,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             models = make_models(out, plan)
             score_models(out, models, plan)
             score_lengths(out, models, plan)
+            score_long(out, models, plan)
             trace_stack(out, models)
             if not options.skip_seeds:
                 run_settings(out, plan, options.workers)

@@ -51,6 +51,18 @@ def test_the_scores_in_the_readme_are_those_measured(reproduce):
     assert len([row for row in rows if " symbols" in " ".join(row)]) == sum(len(each["scores"]) for each in measured)
 
 
+def test_the_long_strings_in_the_readme_are_those_measured(reproduce):
+    text = reproduce.between_markers(README.read_text(encoding="utf-8"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    path = RESULTS / "long.json"
+    for each in json.loads(path.read_text())["scores"] if path.exists() else []:
+        name = re.sub(r"\d+", lambda number: f"{int(number[0]):,}", each["lengths"])
+        (row,) = (row for row in rows if row[:2] == [name, f"{each['samples']:,}"])
+        assert int(row[2].replace(",", "")) == round(each["coarse"] * each["samples"])
+        assert float(row[3]) == pytest.approx(min(list(each["margins"].values())[:4]), abs=0.006)
+        assert float(row[4]) == pytest.approx(each["margins"]["logits"], abs=0.006)
+
+
 def test_the_counts_in_the_readme_are_those_of_the_seeds(reproduce):
     text = reproduce.between_markers(README.read_text(encoding="utf-8"))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
@@ -98,6 +110,9 @@ class TestGenerator:
         (out / "scores.json").write_text(json.dumps([entry]))
         (out / "learning.json").write_text(json.dumps({"stack-lstm": result(0, 200)["history"]}))
         lengths = [{"length": length, "samples": 5, "coarse": 1.0, "fine": 1.0} for length in (8, 64, 512)]
+        margins = {"encoder_push": 3.0, "encoder_pop": 2.5, "decoder_push": 4.0, "decoder_pop": 5.0, "logits": 6.125}
+        long = {"lengths": "1000000", "samples": 3, "coarse": 1.0, "fine": 1.0, "margins": margins}
+        (out / "long.json").write_text(json.dumps({"weights": "0", "seed": 7, "scores": [long]}))
         (out / "lengths.json").write_text(json.dumps({"stack-lstm": {"weights": "0", "scores": lengths}}))
         return out
 
@@ -112,6 +127,7 @@ class TestGenerator:
         assert "old" not in text
         assert "| stack-LSTM | validation, 8-64 symbols | 1.000 | 0.999 | 1.000 | 0.999 |" in text
         assert "| stack-LSTM | 1,000-3,000 | 500 | 200 (36 s) | 90 s |" in text
+        assert "| 1,000,000 | 3 | 3 | 2.50 | 6.12 |" in text
         assert "| default | 5 | 4 | 102 | 104 | 1.0 | 4 of 5 |" in text
         assert "| width 32 | 2 | 2 | 100 | 101 | 1.0 |" in text
         assert "Seeds that do not learn by default: 3." in text
