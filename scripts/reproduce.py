@@ -436,7 +436,7 @@ def _long(scores: Sequence[Mapping[str, Any]]) -> str:
     return (
         "The packaged stack-LSTM on strings up to 150,000 times as long as those it was trained on. A gate is 0 or 1 "
         "exactly where its pre-activation is far enough from 0; the first margin is by how much further out it is, at "
-        "the step, of all steps of all strings, where that is least. The second is by how much the right symbol's logit "
+        "the step, of all steps of all strings, where that is least. The second is by how much the right logit "
         "exceeds the second best, where that is least. `stackrev evaluate --lengths 10000000 --samples 1 --seed "
         f"{LONG_SEED} --margins`\n\n{_table(table)}"
     )
