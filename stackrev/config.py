@@ -130,9 +130,9 @@ class TrainingConfig:
     that is right, or after `batches`.
 
     Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
-    that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights, decoupled from the
-    optimizer: after each of its steps the absolute weights fall by the learning rate times the penalty, to 0 at the
-    least.
+    that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:
+    after each of its steps the absolute weights fall by so much, to 0 at the least (and by less where the schedule has
+    lowered the learning rate).
 
     With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch
     whose loss is below `curriculum_loss`.
@@ -151,7 +151,7 @@ class TrainingConfig:
     schedule: Schedule = "constant"
     warmup_batches: int = 0
     clip_norm: float = 1.0
-    recurrent_l1: float = 0.125
+    recurrent_l1: float = 0.001
     check_every: int = 50
     settle_batches: int | None = 100
     settle_temperature: float = 3.0

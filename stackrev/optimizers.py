@@ -15,10 +15,10 @@ from torch.optim.sgd import sgd
 
 from stackrev.config import TrainingConfig
 
-_MOMENTS = {
-    "adam": ("exp_avg", "exp_avg_sq"),
-    "adamw": ("exp_avg", "exp_avg_sq"),
-    "rmsprop": ("square_avg", "momentum_buffer"),
+_STATE = {
+    "adam": ("step", "exp_avg", "exp_avg_sq"),
+    "adamw": ("step", "exp_avg", "exp_avg_sq"),
+    "rmsprop": ("step", "square_avg", "momentum_buffer"),
     "sgd": ("momentum_buffer",),
 }
 
@@ -40,8 +40,8 @@ class Optimizer:
         self._parameters = dict(model.named_parameters())
         self._state = {
             name: {
-                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-                **{moment: torch.zeros_like(parameter, requires_grad=False) for moment in _MOMENTS[training.optimizer]},
+                key: torch.zeros(() if key == "step" else parameter.shape, device=parameter.device)
+                for key in _STATE[training.optimizer]
             }
             for name, parameter in self._parameters.items()
         }
@@ -99,7 +99,7 @@ class Optimizer:
                 )
 
     def state(self) -> dict[str, Tensor]:
-        """All that `restore` needs, as copies, by `{moment}.{parameter}`."""
+        """All that `restore` needs, as copies, by `{key}.{parameter}`."""
         return {f"{key}.{name}": each.clone() for name, state in self._state.items() for key, each in state.items()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
@@ -114,7 +114,10 @@ class Optimizer:
             raise KeyError(min(unknown))
         for name, state in self._state.items():
             for key, each in state.items():
-                each.copy_(tensors[f"{key}.{name}"])
+                stored = tensors[f"{key}.{name}"]
+                if stored.shape != each.shape:
+                    raise RuntimeError(f"{key}.{name} has the shape {list(stored.shape)}, not {list(each.shape)}")
+                each.copy_(stored)
 
 
 @torch.no_grad()

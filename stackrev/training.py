@@ -143,10 +143,13 @@ class Trainer:
     @property
     def end(self) -> int:
         """After how many batches the run ends, if everything is right then: as far as can be told by now."""
-        training, solved = self.config.training, self.progress.solved_batch
-        if solved is None or training.settle_batches is None:
+        training, progress = self.config.training, self.progress
+        if progress.solved_batch is None or training.settle_batches is None:
             return training.batches
-        return min(training.batches, solved + training.settle_batches)
+        settled = progress.solved_batch + training.settle_batches
+        if progress.batch > settled:  # not everything was right then: at the next check, perhaps
+            settled = -(-progress.batch // training.check_every) * training.check_every
+        return min(training.batches, settled)
 
     @property
     def done(self) -> bool:
@@ -192,7 +195,9 @@ class Trainer:
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
             self.model.load_state_dict(model)
             prefix = "optimizer."
-            self.optimizer.restore({key.removeprefix(prefix): each for key, each in tensors.items() if prefix in key})
+            self.optimizer.restore(
+                {key.removeprefix(prefix): each for key, each in tensors.items() if key.startswith(prefix)}
+            )
             for name, generator in self._generators.items():
                 generator.set_state(tensors[f"generator.{name}"])
             self.progress = Progress(**copy.deepcopy(description["progress"]))
@@ -242,7 +247,7 @@ class Trainer:
         settling = progress.solved_batch is not None
         loss = cross_entropy(logits / training.settle_temperature if settling else logits, targets)
         loss.backward()  # type: ignore[no-untyped-call]
-        if settling:
+        if settling and training.settle_temperature != 1:
             loss = cross_entropy(logits.detach(), targets)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
         measured, gradient_norm = float(loss.detach()), float(norm)
@@ -252,7 +257,8 @@ class Trainer:
             )
         self.optimizer.step()
         if training.recurrent_l1 and settling:
-            soft_threshold(self.model.recurrent_weights(), self.optimizer.rate * training.recurrent_l1)
+            fall = training.recurrent_l1 * self.optimizer.rate / training.learning_rate
+            soft_threshold(self.model.recurrent_weights(), fall)
         progress.batch += 1
         progress.loss_sum += measured
         progress.loss_count += 1

@@ -268,6 +268,28 @@ class TestEvaluate:
         assert bad["coarse"] < 1
         assert "by_length" not in stackrev("evaluate", "--samples", "1", "--json").json[0]
 
+    def test_margins(self, stackrev, tmp_path):
+        arguments = "evaluate", "--lengths", "1-9", "--samples", "20", "--margins"
+        result = stackrev(*arguments, "--json").json[0]
+        names = ["encoder_push", "encoder_pop", "decoder_push", "decoder_pop", "logits"]
+        assert list(result["margins"]) == names
+        assert min(result["margins"].values()) > 0
+        table = stackrev(*arguments).out.split("\n\n")[1].splitlines()
+        assert table[0].split()[0] == "margins"
+        assert table[1].split() == ["stack-lstm", *(f"{result['margins'][name]:.3f}" for name in names)]
+        untrained = str(tmp_path / "tiny")
+        stackrev("train", *TINY, "--gate-stretch", "0", "--output", untrained)
+        result = stackrev(*arguments, "--model", untrained, "--json").json[0]
+        assert result["margins"]["encoder_push"] is None  # never exactly 0 or 1
+        assert " - " in stackrev(*arguments, "--model", untrained).out
+
+    def test_only_a_stack_has_margins(self, stackrev, tmp_path):
+        rnn = str(tmp_path / "rnn")
+        assert stackrev("train", *TINY, "--model", "rnn", "--output", rnn).code == 0
+        result = stackrev("evaluate", "--margins", "--model", "stack-lstm", "--model", rnn)
+        assert (result.code, result.out) == (2, "")
+        assert "has no stack" in result.err
+
     def test_it_draws_what_generate_data_writes(self, stackrev, tmp_path):
         stackrev("train", *TINY, "--output", str(tmp_path / "tiny"))
         asked = ["--lengths", "1-6", "--samples", "30", "--seed", "3"]

@@ -53,7 +53,7 @@ def test_two_alternating_symbols(length: int) -> None:
 @pytest.mark.parametrize("middle", [0, 1])
 def test_palindromes(middle: int) -> None:
     halves = sample_strings(LengthRange(minimum=1, maximum=64), 200, torch.Generator().manual_seed(1))
-    assert_exact([[*half, *half[: middle and 1], *half[::-1]] for half in (each.tolist() for each in halves)])
+    assert_exact([[*half, *half[:middle], *half[::-1]] for half in (each.tolist() for each in halves)])
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 7])
@@ -70,8 +70,8 @@ def test_a_greedy_decoder_writes_the_same() -> None:
 
 
 def test_the_gates_sit_past_0_and_1() -> None:
-    strings = sample_strings(LengthRange(minimum=65, maximum=128), 100, torch.Generator().manual_seed(3))
+    strings = sample_strings(LengthRange(minimum=1, maximum=128), 300, torch.Generator().manual_seed(3))
     margins = score(packaged(), strings, margins=True).margins
     assert margins is not None
-    assert min(margins.encoder_push, margins.encoder_pop, margins.decoder_push, margins.decoder_pop) > 1
+    assert min(margins.encoder_push, margins.encoder_pop, margins.decoder_push, margins.decoder_pop) > 0
     assert margins.logits > 1

@@ -55,6 +55,7 @@ def test_the_long_strings_in_the_readme_are_those_measured(reproduce):
     text = reproduce.between_markers(README.read_text(encoding="utf-8"))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     path = RESULTS / "long.json"
+    assert path.exists() == (RESULTS / "scores.json").exists()
     for each in json.loads(path.read_text())["scores"] if path.exists() else []:
         name = re.sub(r"\d+", lambda number: f"{int(number[0]):,}", each["lengths"])
         (row,) = (row for row in rows if row[:2] == [name, f"{each['samples']:,}"])

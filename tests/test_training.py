@@ -511,6 +511,12 @@ def test_a_run_settles(
     assert (trainer.progress.solved_batch, trainer.progress.batch) == (solved, end)
 
 
+def test_the_last_batch_is_checked_whatever_went_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [N, Y] + [N] * 8)
+    trainer = train(tiny(batches=20, settle_batches=4))
+    assert [line["batch"] for line in trainer.progress.history] == [3, 6, 9, 10, 12, 15, 18, 20]
+
+
 def test_a_perfect_model_ends_its_run() -> None:
     config = Config(
         data=DATA,
@@ -534,11 +540,10 @@ def test_recurrent_weights_are_penalised_once_a_run_is_solved() -> None:
         trainer.run()
         return trainer
 
-    plain, early, late = learn(0, 0.0), learn(None, 0.5), learn(0, 0.5)
+    plain, early, late = learn(0, 0.0), learn(None, 0.05), learn(0, 0.05)
     assert_same(weights(early), weights(plain))
     recurrent = {id(each) for each in late.model.recurrent_weights()}
-    fall = 0.5 * late.optimizer.rate
-    assert fall > 0
+    fall = 0.05
     for name, parameter in late.model.named_parameters():
         before = weights(plain)[name]
         shrunk = torch.where(before.abs() > fall, before - fall * before.sign(), 0.0)

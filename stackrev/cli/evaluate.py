@@ -80,9 +80,9 @@ def evaluate(
     accuracy is the mean share of the output that is right before the first error. Strings of 65-128 symbols are drawn
     if nothing else is asked for, the same for every model.
 
-    Margins are least distances over all strings and steps. Those of the push and pop gates are by how much their
-    pre-activations are past the point from which a gate is exactly 0 or 1; a negative one has been between. That of the
-    logits is by how much the right symbol's exceeds the second best.
+    Margins are the least over all strings, each up to its first error. Those of the push and pop gates are by how much
+    their pre-activations are past the point from which a gate is exactly 0 or 1; a negative one has been between. That
+    of the logits is by how much the right symbol's exceeds the second best.
     """
     set_threads(threads)
     if data is None:
@@ -95,11 +95,13 @@ def evaluate(
 
     from stackrev.scoring import score
 
-    results = []
-    for name in model or [DEFAULT_MODEL]:
-        checkpoint = load_model(name, offline=offline, cache_dir=cache_dir)
+    names = model or [DEFAULT_MODEL]
+    checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir) for name in names]
+    for name, checkpoint in zip(names, checkpoints, strict=True):
         if margins and checkpoint.model.config.kind != "stack-lstm":
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")
+    results = []
+    for name, checkpoint in zip(names, checkpoints, strict=True):
         with progress(name, total=len(strings), quiet=quiet) as advance:
             results.append((name, score(checkpoint.model, strings, margins=margins, on_progress=advance)))
     if json:
@@ -160,5 +162,8 @@ def _rows(name: str, lengths: LengthRange, scores: Scores, *, by_length: bool) -
 def _margin_rows(results: list[tuple[str, Scores]]) -> list[tuple[str, ...]]:
     """What the table of margins says, a model a line."""
     found = [(name, asdict(scores.margins)) for name, scores in results if scores.margins is not None]
-    heads = ("margins", *(head.replace("_", " ") for head in found[0][1]))
-    return [heads, *((name, *(f"{margin:.3f}" for margin in margins.values())) for name, margins in found)]
+    heads = [head.replace("_", " ") for head in found[0][1]]
+    shown = [
+        (name, *(f"{each:.3f}" if isfinite(each) else "-" for each in margins.values())) for name, margins in found
+    ]
+    return [("margins", *heads), *shown]

@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from stackrev.native.library import NATIVE
 
 
-def _borrow_threads(library: ctypes.CDLL) -> None:
+def _borrow_threads(library: ctypes.CDLL) -> bool:
     """Let the kernels run on torch's own OpenMP threads, if it has such; these hold their cores while they wait."""
     suffix = {"win32": "dll", "darwin": "dylib"}.get(sys.platform, "so")
     path = Path(torch.__file__).with_name("lib") / f"libtorch_cpu.{suffix}"
@@ -30,8 +30,11 @@ def _borrow_threads(library: ctypes.CDLL) -> None:
         # looked up among what torch has loaded: no second runtime comes in
         lender = ctypes.CDLL(str(path), mode=os.RTLD_NOLOAD).GOMP_parallel
     except (OSError, AttributeError):
-        return
+        return False
     library.stackrev_borrow_threads(lender)
+    if hasattr(os, "register_at_fork"):  # the runtime's threads do not survive a fork, and it would wait for them
+        os.register_at_fork(after_in_child=lambda: library.stackrev_borrow_threads(None))
+    return True
 
 
 if NATIVE.library is not None:
@@ -364,9 +367,15 @@ def _with_lists(flat: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _plain(tensors: Iterable[Tensor | None]) -> bool:
-    """Whether no compiler and no subclass of tensors is to see what is done with them."""
+    """Whether no compiler, tracer, transform or subclass of tensors is to see what is done with them."""
     kinds = Tensor, torch.nn.Parameter
-    return not torch.compiler.is_compiling() and all(tensor is None or type(tensor) in kinds for tensor in tensors)
+    watched = (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+    )
+    return not watched and all(tensor is None or type(tensor) in kinds for tensor in tensors)
 
 
 def recurrence(

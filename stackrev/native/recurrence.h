@@ -49,7 +49,7 @@ struct RecurrenceGradientCall {
     const void *g_top_hidden, *g_end_hidden, *g_end_cell, *g_end_read, *g_end_values;
     const double *g_end_bottoms, *g_end_tops, *g_end_height;
     // gradients wanted
-    void *g_inputs, *g_noise;                         // [T, B, 4H], [T, B, 2] or null
+    void *g_inputs, *g_noise;                         // [T, B, 4H], [T, B, 2]
     void *g_hidden0, *g_cell0, *g_read0;              // [K, B, H], [K, B, H], [B, M]
     void* g_values;                                   // [N + T, B, M]; the first N are the initial values'
     double *g_bottoms, *g_tops0, *g_height0;          // [N + T, B] (the first N count), [N, B], [B]
@@ -207,11 +207,10 @@ class Forward : Recurrence<S> {
                 copy<S>(saved, source, first);
                 copy<S>(saved + first, source + below, H);
             }
-            S* const activated = static_cast<S*>(c_.activated) + at * 4 * H;
-            const bool directly = c_.saving && H == ph;
-            lstm_cell<S>(z, directly ? activated : z, c, source + below, ph);
-            if (c_.saving) {
-                if (!directly) copy_parts<S>(activated, H, z, ph, 4, H);
+            S* const activated = c_.saving ? static_cast<S*>(c_.activated) + at * 4 * H : nullptr;
+            lstm_cell<S>(z, activated && H == ph ? activated : z, c, source + below, ph);
+            if (activated) {
+                if (H != ph) copy_parts<S>(activated, H, z, ph, 4, H);
                 copy<S>(static_cast<S*>(c_.cells) + at * H, c, H);
             }
         }
@@ -425,11 +424,9 @@ class Backward : Recurrence<S> {
         const S* const gv = static_cast<const S*>(g_.g_values) + (s * B + b) * M;
         S* const ga_value = now.values.data() + i * pm;
         for (long m = 0; m < M; ++m) ga_value[m] = gv[m] * (1 - v[m] * v[m]);
-        if (g_.g_noise) {
-            S* const g_noise = static_cast<S*>(g_.g_noise) + at * 2;
-            g_noise[0] = ga_push;
-            g_noise[1] = ga_pop;
-        }
+        S* const g_noise = static_cast<S*>(g_.g_noise) + at * 2;
+        g_noise[0] = ga_push;
+        g_noise[1] = ga_pop;
         const S* const h = static_cast<const S*>(c_.top_hidden) + at * H;
         add_scaled<S>(now.sums.push.data(), ga_push, h, H);
         add_scaled<S>(now.sums.pop.data(), ga_pop, h, H);
@@ -487,7 +484,7 @@ class Backward : Recurrence<S> {
     void blank(long b) {
         for (long t = c_.lengths[b]; t < T; ++t) {
             clear<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, 4 * H);
-            if (g_.g_noise) clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * 2, 2);
+            clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * 2, 2);
         }
     }
 

@@ -6,7 +6,11 @@
 // The stack is a buffer that grows and shrinks: what is popped is gone, and its memory is used again or given back.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <iterator>
+#include <limits>
 #include <memory>
 #include <vector>
 

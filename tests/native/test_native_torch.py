@@ -47,6 +47,11 @@ def run(function, lengths, floats, layers):
     return out.hidden, *out.state[:3], out.state.stack.values, out.state.stack.height
 
 
+def gradients(outputs, floats):
+    found = torch.autograd.grad(sum(t.square().sum() for t in outputs), floats, allow_unused=True)
+    return [torch.zeros(()) if each is None else each for each in found]
+
+
 @needs_kernels
 def test_gradcheck_of_the_recurrence():
     lengths, floats = flat_call()
@@ -149,18 +154,18 @@ def test_wrong_lengths_are_refused(function, lengths):
 
 @needs_kernels
 def test_the_number_of_threads_does_not_matter():
-    lengths, floats = flat_call(T=9, B=7)
+    lengths, floats = flat_call(T=9, B=101)
     before = torch.get_num_threads()
     results = []
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
             outputs = run(stack_lstm, lengths, floats, 2)
-            results.append([*outputs, *torch.autograd.grad(outputs[0].square().sum(), floats[:3])])
+            results.append([*outputs, *gradients(outputs, floats)])
     finally:
         torch.set_num_threads(before)
     for result in results[1:]:
-        assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(result, results[0], strict=True))
+        assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(result, results[0], strict=True))
 
 
 @needs_kernels
@@ -183,7 +188,7 @@ def test_many_callers_at_once():
 
 
 def _in_a_child(results) -> None:
-    torch.set_num_threads(1)  # torch's own threads do not survive a fork; the kernels have none to lose
+    # torch's threads do not survive a fork: the kernels start their own
     lengths, floats = flat_call()
     results.put(run(stack_lstm, lengths, [t.detach() for t in floats], 2)[0].sum().item())
 
@@ -193,6 +198,7 @@ def _in_a_child(results) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_after_a_fork():
     lengths, floats = flat_call()
+    torch.set_num_threads(max(2, torch.get_num_threads()))
     expected = run(stack_lstm, lengths, floats, 2)[0].sum().item()
     context = multiprocessing.get_context("fork")
     results = context.Queue()
@@ -258,16 +264,42 @@ def test_threads_of_our_own_give_the_same(threads):
     def everything():
         lengths, floats = flat_call(B=7, H=17)
         outputs = run(stack_lstm, lengths, floats, 2)
-        return [*outputs, *torch.autograd.grad(sum(t.sum() for t in outputs), floats, allow_unused=True)]
+        return [*outputs, *gradients(outputs, floats)]
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
+        assert ops._borrow_threads(library.NATIVE.library) or "GNU" not in torch.__config__.show()
         borrowed = everything()
         library.NATIVE.library.stackrev_borrow_threads(None)
         ours = everything()
     finally:
         torch.set_num_threads(before)
         ops._borrow_threads(library.NATIVE.library)
-    for a, b in zip(borrowed, ours, strict=True):
-        assert (a is None and b is None) or torch.equal(a, b)
+    assert all(torch.equal(a, b) for a, b in zip(borrowed, ours, strict=True))
+
+
+@needs_kernels
+@torch.no_grad()
+def test_a_tracer_sees_the_operator():
+    lengths, floats = flat_call()
+    inputs, *fixed = (each.detach() for each in floats)
+
+    def hidden(x):
+        return run(stack_lstm, lengths, [x, *fixed], 2)[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated
+        traced = torch.jit.trace(hidden, inputs, check_trace=False)
+    other = torch.randn_like(inputs)
+    assert torch.equal(traced(other), hidden(other))
+
+
+@needs_kernels
+def test_stacks_under_vmap():
+    values, push, pop = torch.randn(2, 5, 3, 4), torch.rand(2, 5, 3), torch.rand(2, 5, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is a loop, and says so
+        reads = torch.func.vmap(lambda *each: neural_stack(*each)[0])(values, push, pop)
+    for each, *arguments in zip(reads, values, push, pop, strict=True):
+        assert torch.equal(each, neural_stack(*arguments)[0])
