@@ -261,12 +261,10 @@ class StackLSTMCell(nn.Module):
         self.recurrent = nn.ParameterList([torch.empty(each + size, 4 * size) for each in inputs])
         self.bias = nn.ParameterList([torch.empty(4 * size) for _ in range(layers)])
 
-    def contributions(self, ids: Tensor) -> Tensor:
-        """What symbols add to the first layer's pre-activations: W_x x + b, [..., 4H] of ids [...].
-
-        The end marker is never read; it pads what is, and has no gradient.
-        """
-        return nn.functional.embedding(ids, self.symbols + self.bias[0], padding_idx=vocabulary.END)
+    def contributions(self) -> Tensor:
+        """What each symbol adds to the first layer's pre-activations: W_x x + b, [V, 4H]."""
+        total: Tensor = self.symbols + self.bias[0]
+        return total
 
 
 class StackLSTMReverser(Reverser[StackLSTMState]):
@@ -316,8 +314,8 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
         noise = self._noise(ids, generator) if self.training else None
         controls = self.controls_of(cell)
         weights = StackLSTMWeights(tuple(cell.recurrent), tuple(cell.bias[1:]), controls.weight, controls.bias)
-        inputs = cell.contributions(ids)
-        return stack_lstm(inputs, steps, state, weights, stretch=self.config.gate_stretch, noise=noise)
+        stretch = self.config.gate_stretch
+        return stack_lstm(cell.contributions(), steps, state, weights, stretch=stretch, noise=noise, ids=ids)
 
     def _noise(self, ids: Tensor, generator: torch.Generator | None) -> Tensor | None:
         """Training noise for the gates' pre-activations, [T, B, 2]: a part for each step and one for each string."""

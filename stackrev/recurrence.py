@@ -96,6 +96,7 @@ def stack_lstm(
     *,
     stretch: float,
     noise: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> StackLSTMOutput:
     """Run the stack-LSTM over a batch of sequences of different lengths.
 
@@ -106,16 +107,18 @@ def stack_lstm(
         weights: The weights inside the recurrence.
         stretch: e of the stretched gate; 0 is the paper's sigmoid.
         noise: [T, B, 2], added to the push and pop gates' pre-activations; none if None.
+        ids: [T, B] int64, if steps share their inputs: `inputs` is then a table [V, 4H], of which step t of row b
+            takes row ids[t, b].
 
     Returns:
         The top layer's hidden states, the gates and the final state.
     """
-    check_shapes(inputs, lengths, state, weights, noise)
+    check_shapes(inputs, lengths, state, weights, noise, ids)
     flat = _flatten(state, weights)
     if ops.usable((inputs, *flat[:4], *flat[7:], *(() if noise is None else (noise,))), state.stack[1:]):
-        hidden, push, pop, *final = ops.recurrence(inputs, lengths, noise, stretch, flat)
+        hidden, push, pop, *final = ops.recurrence(inputs, ids, lengths, noise, stretch, flat)
         return StackLSTMOutput(hidden, push, pop, _state(final))
-    return stack_lstm_torch(inputs, lengths, state, weights, stretch=stretch, noise=noise)
+    return stack_lstm_torch(inputs, lengths, state, weights, stretch=stretch, noise=noise, ids=ids)
 
 
 def stack_lstm_torch(
@@ -126,9 +129,12 @@ def stack_lstm_torch(
     *,
     stretch: float,
     noise: Tensor | None = None,
+    ids: Tensor | None = None,
 ) -> StackLSTMOutput:
     """`stack_lstm` in plain torch, on any device: what runs where the compiled kernels are not."""
-    check_shapes(inputs, lengths, state, weights, noise)
+    check_shapes(inputs, lengths, state, weights, noise, ids)
+    if ids is not None:
+        inputs = torch.nn.functional.embedding(ids, inputs)
     check_lengths(lengths, inputs.shape[0])
     flat = _StackLSTM.apply(inputs, lengths, stretch, noise, *_flatten(state, weights))  # type: ignore[no-untyped-call]
     hidden, push, pop, *final = flat
@@ -136,18 +142,23 @@ def stack_lstm_torch(
 
 
 def check_shapes(
-    inputs: Tensor, lengths: Tensor, state: StackLSTMState, weights: StackLSTMWeights, noise: Tensor | None
+    inputs: Tensor,
+    lengths: Tensor,
+    state: StackLSTMState,
+    weights: StackLSTMWeights,
+    noise: Tensor | None,
+    ids: Tensor | None = None,
 ) -> None:
     """Refuse arguments whose shapes do not belong together.
 
     Raises:
         ValueError: A shape is wrong.
     """
-    steps, batch, _ = inputs.shape
+    steps, batch = (inputs if ids is None else ids).shape[:2]
     layers, _, size = state.hidden.shape
     width = state.read.shape[1]
     expected = {
-        "inputs": (inputs, (steps, batch, 4 * size)),
+        "inputs": (inputs, (*((steps, batch) if ids is None else inputs.shape[:1]), 4 * size)),
         "hidden": (state.hidden, (layers, batch, size)),
         "cell": (state.cell, (layers, batch, size)),
         "read": (state.read, (batch, width)),

@@ -24,6 +24,13 @@ int guarded(Work&& work) {
     }
 }
 
+// Whether every step's symbol is one of those that there are inputs for
+bool symbols_fit(const stackrev::RecurrenceCall& call) {
+    if (!call.ids) return true;
+    return std::all_of(call.ids, call.ids + call.steps * call.batch,
+                       [&](std::int64_t id) { return id >= 0 && id < call.symbols; });
+}
+
 // Whether the rows are sorted by length, from at most T to at least 0
 bool lengths_fit(const stackrev::RecurrenceCall& call) {
     std::int64_t most = call.steps;
@@ -37,6 +44,7 @@ bool lengths_fit(const stackrev::RecurrenceCall& call) {
 template <typename S>
 int forward(const stackrev::RecurrenceCall& call) {
     if (!lengths_fit(call)) return kWrongLengths;
+    if (!symbols_fit(call)) return kUnknownSymbol;
     return guarded([&] { stackrev::Forward<S>(call).run(); });
 }
 
@@ -49,7 +57,7 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 6; }
+STACKREV_EXPORT int stackrev_version() { return 7; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {

@@ -41,7 +41,7 @@ if NATIVE.library is not None:
     _borrow_threads(NATIVE.library)
 
 _KINDS = {torch.float32: "float", torch.float64: "double"}
-_NO_MEMORY, _WRONG_LENGTHS = 1, 2
+_NO_MEMORY, _WRONG_LENGTHS, _UNKNOWN_SYMBOL = 1, 2, 3
 
 
 def usable(values: Sequence[Tensor], heights: Sequence[Tensor]) -> bool:
@@ -60,6 +60,8 @@ def _call(function: str, kind: torch.dtype, call: ctypes.Structure) -> None:
     status = getattr(NATIVE.library, f"stackrev_{function}_{_KINDS[kind]}")(ctypes.byref(call))
     if status == _WRONG_LENGTHS:
         raise ValueError("lengths must fall from at most T to at least 0")
+    if status == _UNKNOWN_SYMBOL:
+        raise IndexError("an id has no row in the inputs")
     if status == _NO_MEMORY:
         raise MemoryError("the compiled kernels ran out of memory")
 
@@ -80,9 +82,9 @@ class _RecurrenceCall(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("steps", "batch", "hidden", "width", "layers", "initial")),
-        *((name, ctypes.c_int64) for name in ("threads", "saving")),
+        *((name, ctypes.c_int64) for name in ("threads", "saving", "symbols")),
         ("stretch", ctypes.c_double),
-        ("lengths", ctypes.c_void_p),
+        *((name, ctypes.c_void_p) for name in ("lengths", "ids")),
         *((name, ctypes.c_void_p) for name in ("inputs", "noise", "hidden0", "cell0", "read0", "tops0", "height0")),
         *((name, ctypes.c_void_p) for name in ("recurrent", "biases", "control", "control_bias")),
         *((name, ctypes.c_void_p) for name in ("top_hidden", "push", "pop", "end_hidden", "end_cell", "end_read")),
@@ -104,20 +106,21 @@ class _RecurrenceGradientCall(ctypes.Structure):
     )
 
 
-def _sizes(inputs: Tensor, hidden0: Tensor, read0: Tensor, bottoms0: Tensor) -> dict[str, int]:
-    steps, batch, _ = inputs.shape
+def _sizes(inputs: Tensor, ids: Tensor | None, hidden0: Tensor, read0: Tensor, bottoms0: Tensor) -> dict[str, int]:
+    steps, batch = (inputs if ids is None else ids).shape[:2]
     layers, _, hidden = hidden0.shape
     return {
         **{"steps": steps, "batch": batch, "hidden": hidden, "width": read0.shape[1], "layers": layers},
-        **{"initial": bottoms0.shape[0], "threads": torch.get_num_threads()},
+        **{"initial": bottoms0.shape[0], "threads": torch.get_num_threads(), "symbols": inputs.shape[0]},
     }
 
 
 def _recurrence_outputs(
-    inputs: Tensor, hidden0: Tensor, read0: Tensor, bottoms0: Tensor, saving: bool
+    inputs: Tensor, ids: Tensor | None, hidden0: Tensor, read0: Tensor, bottoms0: Tensor, saving: bool
 ) -> tuple[Tensor, ...]:
     """Unfilled memory for what the operator returns, in its order."""
-    steps, batch, four_hidden = inputs.shape
+    steps, batch = (inputs if ids is None else ids).shape[:2]
+    four_hidden = inputs.shape[-1]
     layers, _, hidden = hidden0.shape
     width, initial = read0.shape[1], bottoms0.shape[0]
     kept = steps if saving else 0
@@ -139,6 +142,7 @@ def _recurrence_outputs(
 
 def _recurrence(
     inputs: Tensor,
+    ids: Tensor | None,
     lengths: Tensor,
     noise: Tensor | None,
     stretch: float,
@@ -159,10 +163,10 @@ def _recurrence(
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
 ]:  # fmt: skip
     """The hidden states, push, pop, the final state, and what the derivative needs; see `_recurrence_outputs`."""
-    outputs = _recurrence_outputs(inputs, hidden0, read0, bottoms0, saving)
+    outputs = _recurrence_outputs(inputs, ids, hidden0, read0, bottoms0, saving)
     initial = bottoms0.shape[0]
     outputs[6][:initial], outputs[7][:initial] = values0, bottoms0
-    arguments = inputs, lengths, noise, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
+    arguments = inputs, ids, lengths, noise, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
     call, _kept = _recurrence_call(*arguments, recurrent, biases, outputs, saving)
     _call("recurrence", inputs.dtype, call)
     return outputs  # type: ignore[return-value]
@@ -170,6 +174,7 @@ def _recurrence(
 
 def _recurrence_call(
     inputs: Tensor,
+    ids: Tensor | None,
     lengths: Tensor,
     noise: Tensor | None,
     stretch: float,
@@ -189,13 +194,15 @@ def _recurrence_call(
     tensors = [inputs, noise, hidden0, cell0, read0, tops0, height0, control, control_bias]
     whole = [None if tensor is None else tensor.contiguous() for tensor in tensors]
     lengths = lengths.to(torch.int64).contiguous()
+    ids = None if ids is None else ids.to(torch.int64).contiguous()
     recurrent, biases = [weights.contiguous() for weights in recurrent], [bias.contiguous() for bias in biases]
     lists = _pointers(recurrent), _pointers(biases), _pointers([outputs[14], *outputs[15].unbind()])
     call = _RecurrenceCall(
-        **_sizes(inputs, hidden0, read0, outputs[7][: tops0.shape[0]]),
+        **_sizes(inputs, ids, hidden0, read0, outputs[7][: tops0.shape[0]]),
         saving=saving,
         stretch=stretch,
         lengths=lengths.data_ptr(),
+        ids=_pointer(ids),
     )
     names = [field[0] for field in _RecurrenceCall._fields_]
     first = names.index("inputs")
@@ -206,22 +213,21 @@ def _recurrence_call(
     first = names.index("top_hidden")
     for name, tensor in zip(names[first : first + 14], outputs[:14], strict=True):
         setattr(call, name, tensor.data_ptr())
-    return call, [whole, lengths, recurrent, biases, lists]
+    return call, [whole, lengths, ids, recurrent, biases, lists]
 
 
 _RECURRENCE = torch.library.custom_op("stackrev::recurrence", _recurrence, mutates_args=(), device_types="cpu")
 
 
 @_RECURRENCE.register_fake
-def _recurrence_fake(
-    inputs: Tensor, lengths: Tensor, noise: Tensor | None, stretch: float, saving: bool, hidden0: Tensor, *rest: Any
-) -> tuple[Tensor, ...]:
-    _, read0, _, bottoms0, *_ = rest
-    return _recurrence_outputs(inputs, hidden0, read0, bottoms0, saving)
+def _recurrence_fake(inputs: Tensor, ids: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    _, _, _, saving, hidden0, _, read0, _, bottoms0, *_ = rest
+    return _recurrence_outputs(inputs, ids, hidden0, read0, bottoms0, saving)
 
 
 def _recurrence_backward(
     inputs: Tensor,
+    ids: Tensor | None,
     lengths: Tensor,
     stretch: float,
     hidden0: Tensor,
@@ -247,8 +253,8 @@ def _recurrence_backward(
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
 ]:  # fmt: skip
     """Gradients of all that the forward operator takes; see `_recurrence_gradients`."""
-    wanted = _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, control, recurrent, outputs)
-    arguments = inputs, lengths, None, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
+    wanted = _recurrence_gradients(inputs, ids, hidden0, cell0, read0, tops0, height0, control, recurrent, outputs)
+    arguments = inputs, ids, lengths, None, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
     forward, _kept = _recurrence_call(*arguments, recurrent, biases, outputs, True)
     given = [g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_end_values, g_end_bottoms, g_end_tops, g_end_height]
     given = [None if tensor is None else tensor.contiguous() for tensor in given]
@@ -261,6 +267,7 @@ def _recurrence_backward(
 
 def _recurrence_gradients(
     inputs: Tensor,
+    ids: Tensor | None,
     hidden0: Tensor,
     cell0: Tensor,
     read0: Tensor,
@@ -274,10 +281,11 @@ def _recurrence_gradients(
     Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
 ]:  # fmt: skip
     """Unfilled memory for the gradients, in the arguments' order; the later layers' matrices are one, as are biases."""
-    steps, batch, four_hidden = inputs.shape
+    steps, batch = (inputs if ids is None else ids).shape[:2]
+    four_hidden = inputs.shape[-1]
     layers, _, hidden = hidden0.shape
     return (
-        inputs.new_empty(inputs.shape),
+        inputs.new_empty(steps, batch, four_hidden),
         inputs.new_empty(steps, batch, 2),
         inputs.new_empty(hidden0.shape),
         inputs.new_empty(cell0.shape),
@@ -301,17 +309,17 @@ _RECURRENCE_BACKWARD = torch.library.custom_op(
 
 @_RECURRENCE_BACKWARD.register_fake
 def _recurrence_backward_fake(
-    inputs: Tensor, lengths: Tensor, stretch: float, hidden0: Tensor, *rest: Any
+    inputs: Tensor, ids: Tensor | None, lengths: Tensor, stretch: float, hidden0: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     cell0, read0, tops0, height0, control, _, recurrent, _, outputs, *_ = rest
-    return _recurrence_gradients(inputs, hidden0, cell0, read0, tops0, height0, control, recurrent, outputs)
+    return _recurrence_gradients(inputs, ids, hidden0, cell0, read0, tops0, height0, control, recurrent, outputs)
 
 
 def _recurrence_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, lengths, _noise, stretch, _, hidden0, cell0, read0, _, _, tops0, height0, control, control_bias, *lists = inputs
+    x, ids, lengths, _, stretch, _, hidden0, cell0, read0, _, _, tops0, height0, control, control_bias, *lists = inputs
     recurrent, biases = lists
     ctx.stretch, ctx.layers = stretch, len(recurrent)
-    fixed = x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias
+    fixed = x, ids, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias
     ctx.save_for_backward(*fixed, *recurrent, *biases, *output)
     ctx.mark_non_differentiable(output[1], output[2], *output[10:])
     ctx.set_materialize_grads(False)
@@ -319,19 +327,21 @@ def _recurrence_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, .
 
 def _recurrence_gradient(backward: Callable[..., tuple[Tensor, ...]], ctx: Any, *grads: Tensor | None) -> list[Any]:
     """The gradients of all of the operator's arguments, in their order."""
-    x, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias, *rest = ctx.saved_tensors
+    x, ids, lengths, hidden0, cell0, read0, tops0, height0, control, control_bias, *rest = ctx.saved_tensors
     layers = ctx.layers
     recurrent, biases, outputs = rest[:layers], rest[layers : 2 * layers - 1], rest[2 * layers - 1 :]
     gradients = backward(
-        *(x, lengths, ctx.stretch, hidden0, cell0, read0, tops0, height0, control, control_bias),
+        *(x, ids, lengths, ctx.stretch, hidden0, cell0, read0, tops0, height0, control, control_bias),
         *(recurrent, biases, outputs, grads[0], *grads[3:10]),
     )
     g_inputs, g_noise, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, *g_others, g_first, g_rest, g_biases = (
         gradients
     )
+    if ids is not None:
+        g_inputs = torch.ops.aten.embedding_dense_backward(g_inputs, ids, x.shape[0], -1, False)
     initial = tops0.shape[0]
     return [
-        *(g_inputs, None, g_noise if ctx.needs_input_grad[2] else None, None, None),
+        *(g_inputs, None, None, g_noise if ctx.needs_input_grad[3] else None, None, None),
         *(g_hidden0, g_cell0, g_read0, g_values[:initial], g_bottoms[:initial], *g_others),
         *([g_first, *g_rest.unbind()], list(g_biases.unbind())),
     ]
@@ -362,8 +372,8 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _with_lists(flat: tuple[Any, ...]) -> tuple[Any, ...]:
-    layers = flat[5].shape[0]
-    return *flat[:14], list(flat[14 : 14 + layers]), list(flat[14 + layers :])
+    layers = flat[6].shape[0]
+    return *flat[:15], list(flat[15 : 15 + layers]), list(flat[15 + layers :])
 
 
 def _plain(tensors: Iterable[Tensor | None]) -> bool:
@@ -380,6 +390,7 @@ def _plain(tensors: Iterable[Tensor | None]) -> bool:
 
 def recurrence(
     inputs: Tensor,
+    ids: Tensor | None,
     lengths: Tensor,
     noise: Tensor | None,
     stretch: float,
@@ -388,7 +399,8 @@ def recurrence(
     """The recurrence of `recurrence.py`, on arguments that belong together.
 
     Args:
-        inputs: [T, B, 4H].
+        inputs: [T, B, 4H], or [V, 4H] if there are ids.
+        ids: [T, B], or None.
         lengths: [B].
         noise: [T, B, 2], or None.
         stretch: e of the stretched gate.
@@ -400,9 +412,10 @@ def recurrence(
 
     Raises:
         ValueError: The lengths are not sorted.
+        IndexError: An id is not one of the V.
     """
     saving = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, noise, *flat))
-    arguments = inputs, lengths, noise, stretch, saving, *flat
+    arguments = inputs, ids, lengths, noise, stretch, saving, *flat
     outputs: tuple[Tensor, ...]
     if _plain((inputs, noise, *flat)):
         run = _Recurrence.apply if saving else lambda *call: _recurrence(*_with_lists(call))

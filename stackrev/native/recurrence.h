@@ -22,11 +22,12 @@ namespace stackrev {
 
 // The call as Python makes it (recurrence fields in ops.py are the same, in the same order). `void` is float or double.
 struct RecurrenceCall {
-    std::int64_t steps, batch, hidden, width, layers, initial, threads, saving;
+    std::int64_t steps, batch, hidden, width, layers, initial, threads, saving, symbols;
     double stretch;
     const std::int64_t* lengths;  // [B]
+    const std::int64_t* ids;      // [T, B], less than `symbols`, or null
     // inputs
-    const void *inputs, *noise;                       // [T, B, 4H], [T, B, 2] or null
+    const void *inputs, *noise;                       // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2] or null
     const void *hidden0, *cell0, *read0;              // [K, B, H], [K, B, H], [B, M]
     const double *tops0, *height0;                    // [N, B], [B]
     const void* const* recurrent;                     // K times
@@ -186,11 +187,12 @@ class Forward : Recurrence<S> {
     // z = x_t + [r; h] W_1, or b + [h'; h] W_k; the cell; h to the layer's own source and to that of the layer above
     void layer(Carried& now, const Chunk& chunk, long k, long t, long rows) {
         const long width = weights_.source(k), below = weights_.below(k);
-        const S* const x = static_cast<const S*>(c_.inputs);
         for (long i = 0; i < rows; ++i) {
             S* const z = now.z.data() + i * 4 * ph;
             if (k == 0) {
-                copy_parts<S>(z, ph, x + (t * B + chunk.first + i) * 4 * H, H, 4, H);
+                const long at = t * B + chunk.first + i;
+                const S* const x = static_cast<const S*>(c_.inputs) + (c_.ids ? c_.ids[at] : at) * 4 * H;
+                copy_parts<S>(z, ph, x, H, 4, H);
             } else {
                 copy<S>(z, weights_.biases[k - 1].data(), 4 * ph);
                 copy<S>(now.sources[k].data() + i * width, hidden(now, k - 1, i), ph);

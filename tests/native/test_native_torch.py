@@ -68,13 +68,13 @@ def test_gradcheck_of_the_recurrence():
 def test_opcheck():
     lengths, floats = flat_call()
     x, noise, hidden, cell, read, values, bottoms, tops, height, control, bias, *lists = floats
-    arguments = x, lengths, noise, 0.05, True, hidden, cell, read, values, bottoms, tops, height, control, bias
+    arguments = x, None, lengths, noise, 0.05, True, hidden, cell, read, values, bottoms, tops, height, control, bias
     torch.library.opcheck(ops._RECURRENCE, (*arguments, lists[:2], lists[2:]))
     detached = [t.detach() for t in floats]
     with torch.no_grad():
         outputs = ops._recurrence(*arguments, lists[:2], lists[2:])
     x, _, hidden, cell, read, _, _, tops, height, control, bias, *lists = detached
-    fixed = x, lengths, 0.05, hidden, cell, read, tops, height, control, bias, lists[:2], lists[2:], list(outputs)
+    fixed = x, None, lengths, 0.05, hidden, cell, read, tops, height, control, bias, lists[:2], lists[2:], list(outputs)
     given = torch.ones_like(outputs[0]), None, None, None, None, None, None, torch.ones_like(height)
     torch.library.opcheck(ops._RECURRENCE_BACKWARD, (*fixed, *given))
 
