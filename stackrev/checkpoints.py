@@ -5,13 +5,13 @@ A checkpoint folder holds
     config.json         format and version, configuration, scores, command, SHA-256 of the two files below
     model.safetensors   the weights, float32
     history.jsonl       one JSON object a line for each thing that happened in training
-    README.md           the model card, generated from config.json
+    README.md           the model card, generated from config.json and the history's last line
 
 **Writing.** The one commit point is the replacement of config.json. New weights and history are first written and
 synced under names of their own (`.model.safetensors.new`), then config.json, which carries their checksums, replaces
 the old one in a single rename, then the new files take their places. A reader takes, of the two names, the file that
 has the checksum in config.json. So whenever the writer dies there is one complete checkpoint, the old one or the new
-one, and never a mixture; the next `save` puts the names right. README.md is derived from config.json and carries no
+one, and never a mixture; the next `save` puts the names right. README.md is derived from these and carries no
 checksum: after a crash it may be one save behind.
 
 **Training state** (`save_tensors`) is one file replaced in one rename. What resumes a run must all be in that file,
@@ -430,12 +430,13 @@ def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return table
 
 
-def model_card(name: str, description: Description) -> str:
+def model_card(name: str, description: Description, history: bytes = b"") -> str:
     """The README.md of a checkpoint, with the metadata that the Hugging Face Hub reads.
 
     Args:
         name: What the model is called on the card.
         description: What the card tells.
+        history: What history.jsonl holds, for how long training took.
     """
     config = description.config
     measured = dict(results(description.scores))
@@ -497,10 +498,25 @@ def model_card(name: str, description: Description) -> str:
             "Fine: the mean share of the output that is right before the first error.",
             "",
         ]
+    if trained := _trained(history):
+        lines += [f"Trained for {trained}.", ""]
     lines += ["## Configuration", "", "```json", json.dumps(to_dict(config), indent=2), "```", ""]
     if description.command is not None:
         lines += ["Made by:", "", f"    {' '.join(description.command.split())}", ""]
     return "\n".join(lines)
+
+
+def _trained(history: bytes) -> str:
+    """How long, by the last line of a history; empty if it does not say."""
+    try:
+        last = json.loads(history.splitlines()[-1])
+        batches, seconds = int(last["batch"]), float(last["seconds"])
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError):
+        return ""
+    if not 0 <= seconds < math.inf:
+        return ""
+    minutes = f" ({seconds / 60:,.0f} minutes)" if seconds >= 120 else ""
+    return f"{batches:,} batches in {seconds:,.0f} seconds{minutes}"
 
 
 def results(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -712,7 +728,11 @@ def _commit(folder: Path, staged: Mapping[str, bytes], description: Description,
         _replace(folder / CONFIG, contents)
         for each in staged:
             _staged(folder / each).replace(folder / each)
-        _replace(folder / CARD, model_card(name or folder.resolve().name, description).encode())
+        history = staged.get(HISTORY)
+        if history is None:
+            with contextlib.suppress(CheckpointError):
+                history = _matching(folder, HISTORY, description.checksums[HISTORY], _MAX_HISTORY)
+        _replace(folder / CARD, model_card(name or folder.resolve().name, description, history or b"").encode())
 
 
 def _settle(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import random
@@ -157,6 +158,27 @@ def test_the_card_has_the_hub_s_metadata(tmp_path):
     assert {each["type"]: each["value"] for each in result["metrics"]} == {"coarse": 0.25, "fine": 0.5}
     assert result["dataset"]["config"] == "65-128"
     assert card.count("\n---\n") == 1
+
+
+def test_the_card_tells_how_long_training_took(tmp_path):
+    card = tmp_path / "README.md"
+    make(tmp_path, history=[{"batch": 50, "seconds": 3.0}, {"batch": 12_000, "seconds": 5400.4}])
+    assert "\nTrained for 12,000 batches in 5,400 seconds (90 minutes).\n" in card.read_text()
+    checkpoints.save_scores(tmp_path, SCORES)
+    assert "\nTrained for 12,000 batches" in card.read_text()
+    (tmp_path / "history.jsonl").unlink()
+    checkpoints.save_scores(tmp_path, SCORES)
+    for history in (
+        [],
+        [{"batch": 1}],
+        [{"batch": "x", "seconds": 1}],
+        [{"batch": 1, "seconds": math.nan}],
+        [{"loss": 1}],
+    ):
+        make(tmp_path, history=history)
+        assert "Trained for" not in card.read_text()
+    make(tmp_path, history=[{"batch": 300, "seconds": 3.8}])
+    assert "\nTrained for 300 batches in 4 seconds.\n" in card.read_text()
 
 
 def test_names(tmp_path, monkeypatch):
