@@ -33,12 +33,13 @@ class Margins:
 
     A stretched gate is 0 or 1 to the last bit where its pre-activation is at least log((1 + e) / e) away from 0. The
     margins of the gates are by how much it is further away: negative if a gate has been between 0 and 1, and infinitely
-    so if gates are not stretched.
+    so if gates are not stretched. The last step of a string, or that of the first error, is left out: what its gates do
+    is not read any more.
 
     Attributes:
         encoder_push: Of the encoder's push gate.
         encoder_pop: Of its pop gate.
-        decoder_push: Of the decoder's push gate, up to the first error.
+        decoder_push: Of the decoder's push gate.
         decoder_pop: Of its pop gate.
         logits: By how much the right symbol's logit exceeds every other, before the first error.
     """
@@ -189,14 +190,15 @@ def _margins(model: StackLSTMReverser, batch: Batch, correct: Sequence[int]) -> 
     decoded = model.run(model.decoder, rows.fed, rows.steps, encoded.state)
     place = torch.arange(rows.source.shape[0], device=device)[:, None]
     right = torch.tensor(correct, device=device)
-    taken = place < rows.steps.to(device), place <= right.clamp(max=rows.steps.to(device) - 1)
+    taken = place < rows.steps.to(device), place < right.clamp(max=rows.steps.to(device) - 1)
     gates: list[float] = []
     for cell, hidden, steps in zip(
         (model.encoder, model.decoder), (encoded.hidden, decoded.hidden), taken, strict=True
     ):
         controls = model.controls_of(cell)
         inputs = hidden @ controls.weight[:, :2] + controls.bias[:2]
-        gates += (inputs.abs()[steps].amin(0) - _saturation(model)).tolist()
+        nearest = inputs.abs()[steps].amin(0) if bool(steps.any()) else inputs.new_full((2,), math.inf)
+        gates += (nearest - _saturation(model)).tolist()
     best = model.read_out(decoded.hidden).topk(2, -1).values
     gaps = (best[..., 0] - best[..., 1])[place < right]
     encoder_push, encoder_pop, decoder_push, decoder_pop = gates

@@ -107,6 +107,7 @@ class Session {
         height_ = 0;
         elements_.clear();
         std::fill(std::begin(nearest_), std::end(nearest_), std::numeric_limits<double>::infinity());
+        std::fill(std::begin(last_), std::end(last_), std::numeric_limits<double>::infinity());
     }
 
     bool knows(std::int32_t symbol) const { return symbol >= 0 && symbol < V; }
@@ -115,6 +116,10 @@ class Session {
         const Cell& cell = decoding ? decoder_ : encoder_;
         const Weights<float>& weights = cell.weights;
         const long top = sizes_.layers - 1;
+        for (int gate = 0; gate < 2; ++gate) {  // what the step before did to the stack is read from here on
+            double& nearest = nearest_[2 * decoding_ + gate];
+            nearest = std::min(nearest, last_[gate]);
+        }
         for (long k = 0; k <= top; ++k) {
             copy<float>(z_.data(), k == 0 ? cell.symbols.data() + symbol * 4 * ph : weights.biases[k - 1].data(), 4 * ph);
             if (k > 0) copy<float>(sources_[k].data(), hidden(k - 1), ph);
@@ -122,10 +127,8 @@ class Session {
             lstm_cell<float>(z_.data(), z_.data(), cells_[k].data(), hidden(k), ph);
         }
         gate_inputs<float>(weights, hidden(top), nullptr, gates_.data());
-        for (int gate = 0; gate < 2; ++gate) {
-            double& nearest = nearest_[2 * decoding + gate];
-            nearest = std::min(nearest, std::abs(double(gates_[gate])));
-        }
+        for (int gate = 0; gate < 2; ++gate) last_[gate] = std::abs(double(gates_[gate]));
+        decoding_ = decoding;
         sigmoid_all<float>(gates_.data(), 2);
         push_ = stretched_gate<float>(gates_[0], e);
         pop_ = stretched_gate<float>(gates_[1], e);
@@ -166,7 +169,8 @@ class Session {
         copy<float>(read, sources_[0].data(), sizes_.width);
     }
 
-    // How near to 0 the gates' pre-activations have come since `reset`: the encoder's push and pop, the decoder's
+    // How near to 0 the gates' pre-activations have come since `reset`: the encoder's push and pop, the decoder's; but
+    // for the last step's, on which nothing depends yet
     void nearest(double* four) const { std::copy(std::begin(nearest_), std::end(nearest_), four); }
 
    private:
@@ -240,7 +244,8 @@ class Session {
     Buffer<float> z_, value_, gates_, o_, scores_;
     double height_ = 0;
     float push_ = 0, pop_ = 0;
-    double nearest_[4];
+    double nearest_[4], last_[2];
+    bool decoding_ = false;
     Elements elements_;
 };
 
