@@ -52,7 +52,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rate doubled": {"training.learning_rate": Config().training.learning_rate * 2},
     "two layers": {"model.layers": 2},
     "three layers": {"model.layers": 3},
-    "AdamW": {"training.optimizer": "adamw"},
+    "AdamW": {"training.optimizer": "adamw", "training.weight_decay": 0.01},
     "RMSprop": {"training.optimizer": "rmsprop", "training.learning_rate": 2e-3},
     "SGD": {"training.optimizer": "sgd", "training.learning_rate": 0.5, "training.momentum": 0.9},
     "published": {

@@ -109,7 +109,7 @@ QUICK = Plan(
     models={
         "stack-lstm": "",
         "lstm": "--hidden-size 64 --batches 200 --check-every 50",
-        "rnn": "--hidden-size 64 --batches 200 --check-every 50",
+        "rnn": "--hidden-size 64 --batches 200 --warmup-batches 20 --check-every 50",
     },
     changes={"data.held_out_samples": 200, "training.batches": 600},
 )
@@ -406,7 +406,11 @@ def section(results: Results, figures_at: str, names: Sequence[str]) -> str:
         add_figures(*COMPARISONS)
     if not blocks:
         return ""
-    blocks.append("All of this comes from `python scripts/reproduce.py`; the data is in `docs/results/`.")
+    blocks.append(
+        "All of this comes from `python scripts/reproduce.py`; the data is in `docs/results/`. Tables and figures "
+        "alone, from that data: `python scripts/reproduce.py --figures-only`. Any seed again, and compared with what is "
+        "stored: `python scripts/consistency.py docs/results/seeds/default --rerun 17`."
+    )
     return "\n\n".join(blocks)
 
 
@@ -422,7 +426,8 @@ def _accuracy(results: Results) -> str:
     return (
         f"Coarse is the share of strings reversed exactly, fine the mean share of the output before its first error; "
         f"on {samples} strings that no model has seen in training. Our figures are those of the packaged files, loaded "
-        f"in a fresh process: `stackrev evaluate --model NAME --lengths 65-128 --seed 0`.\n\n{_table(table)}"
+        f"in a fresh process: `stackrev evaluate --model NAME --lengths 65-128 --seed 0`. The models' cards score "
+        f"other strings, those held out in training.\n\n{_table(table)}"
     )
 
 
@@ -457,7 +462,11 @@ def _effort(results: Results) -> str:
                 _time(entry["seconds"]),
             )
         )
-    return _table(table)
+    return (
+        f"{_table(table)}\n\nThe packaged stack-LSTM settles for longer than runs do by default, for wider margins: "
+        "`stackrev train --model stack-lstm --seed 0 --settle-batches 700`. The baselines' times are of one thread of "
+        "a busy machine. Until a run is solved, the points of the curves are scores of 100 strings."
+    )
 
 
 def _learns(summaries: Mapping[str, Mapping[str, Any]]) -> str:

@@ -125,9 +125,9 @@ class ModelConfig:
 class TrainingConfig:
     """How a model is trained.
 
-    A *check* scores the held-out sets every `check_every` batches. A run is *solved* at its first check with coarse
-    accuracy 1 on validation and test. It ends `settle_batches` later (never, if None), at the first check from then on
-    that is right, or after `batches`.
+    A *check* scores the held-out sets every `check_every` batches: 100 strings of each, and all where that matters. A
+    run is *solved* at its first check with coarse accuracy 1 on validation and test. It ends `settle_batches` later
+    (never, if None), at the first check from then on that is right, or after `batches`.
 
     Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
     that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:

@@ -214,7 +214,7 @@ def lengths(
     scores: Mapping[str, LengthScores],
     *,
     trained: tuple[int, int] = (8, 64),
-    title: str = "Accuracy on strings longer than any in training",
+    title: str = "Accuracy against the length of the string",
 ) -> Figure:
     """Coarse and fine accuracy against the length of the string, a line a model.
 

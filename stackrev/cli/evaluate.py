@@ -80,9 +80,9 @@ def evaluate(
     accuracy is the mean share of the output that is right before the first error. Strings of 65-128 symbols are drawn
     if nothing else is asked for, the same for every model.
 
-    Margins are the least over all strings, each up to its first error or its last symbol. Those of the push and pop gates are by how much
-    their pre-activations are past the point from which a gate is exactly 0 or 1; a negative one has been between. That
-    of the logits is by how much the right symbol's exceeds the second best.
+    Margins are the least over all strings, each up to its first error or its last symbol. Those of the push and pop
+    gates are by how much their pre-activations are past the point from which a gate is exactly 0 or 1; a negative one
+    has been between. That of the logits is by how much the right symbol's exceeds the second best.
     """
     set_threads(threads)
     if data is None:

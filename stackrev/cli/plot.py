@@ -44,7 +44,7 @@ app = typer.Typer(
         "stackrev plot lengths --model stack-lstm --model lstm --model rnn -o lengths.png",
         "stackrev plot gates 'hello world'",
         "stackrev plot consistency runs/consistency",
-        "stackrev plot comparison runs/table/* --title 'Settings'",
+        "stackrev plot comparison runs/table/*/ --title 'Settings'",
     ),
     invoke_without_command=True,
     callback=show_help,

@@ -86,7 +86,9 @@ Momentum = Annotated[float | None, _setting("momentum", "The momentum of sgd and
 ScheduleName = Annotated[Schedule | None, _setting("schedule", "How the learning rate falls.")]
 WarmupBatches = Annotated[int | None, _setting("warmup_batches", "Over how many batches it first rises.")]
 ClipNorm = Annotated[float | None, _setting("clip_norm", "The largest norm of a gradient; inf for any.")]
-RecurrentL1 = Annotated[float | None, _setting("recurrent_l1", "An L1 penalty on recurrent weights, once solved.")]
+RecurrentL1 = Annotated[
+    float | None, _setting("recurrent_l1", "By how much recurrent weights shrink after each batch, once solved.")
+]
 CheckEvery = Annotated[int | None, _setting("check_every", "Batches between two checks on held-out strings.")]
 SettleBatches = Annotated[
     str | None,

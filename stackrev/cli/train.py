@@ -93,8 +93,8 @@ def train(
     """Train a model to reverse strings.
 
     The run is checked on held-out strings as it goes, and saved at every check; Ctrl-C saves it too, and --resume goes
-    on. It ends when every held-out string has stayed right for a while, or after --batches. The scores at the end are
-    those of the saved file, loaded again.
+    on. It ends --settle-batches after every held-out string was first right, or after --batches. The scores at the end
+    are those of the saved file, loaded again.
     """
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it", hint="leave one of them out")

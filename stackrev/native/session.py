@@ -213,7 +213,7 @@ class Session:
     def nearest(self) -> tuple[float, float, float, float]:
         """How near to 0 the pre-activations of the encoder's push and pop and the decoder's have come in this string.
 
-        The last step does not count, since nothing depends on its gates yet. Infinite for a phase without any that does.
+        The last step does not count, since nothing depends on its gates yet. Infinite for a phase of no other steps.
         """
         four = array("d", bytes(32))
         self._library.stackrev_session_nearest(self._handle, _address(four))
