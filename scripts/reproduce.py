@@ -408,8 +408,8 @@ def section(results: Results, figures_at: str, names: Sequence[str]) -> str:
         return ""
     blocks.append(
         "All of this comes from `python scripts/reproduce.py`; the data is in `docs/results/`. Tables and figures "
-        "alone, from that data: `python scripts/reproduce.py --figures-only`. Any seed again, and compared with what is "
-        "stored: `python scripts/consistency.py docs/results/seeds/default --rerun 17`."
+        "alone, from that data: `python scripts/reproduce.py --figures-only`. Any seed again, and compared with what "
+        "is stored: `python scripts/consistency.py docs/results/seeds/default --rerun 17`."
     )
     return "\n\n".join(blocks)
 

@@ -67,8 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _hang_up()
-    except (StackrevError, typer.TyperException, OSError, MemoryError) as error:
-        if os.environ.get("STACKREV_DEBUG") == "1":
+    except (StackrevError, typer.TyperException, OSError, MemoryError, RuntimeError) as error:
+        no_memory = "can't allocate memory" in str(error)  # as torch has it
+        if os.environ.get("STACKREV_DEBUG") == "1" or (isinstance(error, RuntimeError) and not no_memory):
             raise
         return _report(error)
     except SystemExit as exit_:  # Typer's own answer to a broken pipe, and to a request for shell completion
