@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _hang_up()
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
     except (StackrevError, typer.TyperException, OSError, MemoryError, RuntimeError) as error:
         no_memory = "can't allocate memory" in str(error)  # as torch has it
         if os.environ.get("STACKREV_DEBUG") == "1" or (isinstance(error, RuntimeError) and not no_memory):
@@ -74,8 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(error)
     except SystemExit as exit_:  # Typer's own answer to a broken pipe, and to a request for shell completion
         return exit_.code if isinstance(exit_.code, int) else 0
-    except (typer.Abort, KeyboardInterrupt):
-        return 130
     return code if isinstance(code, int) else 0
 
 
