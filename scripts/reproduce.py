@@ -441,7 +441,8 @@ def _long(scores: Sequence[Mapping[str, Any]]) -> str:
         gap = "-" if logits is None else f"{logits:.2f}"
         table.append((lengths, _count(each["samples"]), exact, f"{gates:.2f}", gap))
     return (
-        "The stack-LSTM on strings far longer than the 8-64 symbols it was trained on. A gate is 0 or 1 "
+        "The same stack-LSTM, on strings far longer than the 8-64 symbols it was trained on. (It settled for longer "
+        "than runs do by default, for wider margins.) A gate is 0 or 1 "
         "exactly where its pre-activation is far enough from 0; the first margin is by how much further out it is, at "
         "the step, of all steps of all strings, where that is least. The second is by how much the right logit "
         "exceeds the second best, where that is least. `stackrev evaluate --lengths 10000000 --samples 1 --seed "
@@ -462,10 +463,10 @@ def _effort(results: Results) -> str:
                 _time(entry["seconds"]),
             )
         )
+    commands = ", ".join(f"`{entry['command']}`" for entry in results.scores)
     return (
-        f"{_table(table)}\n\nThe packaged stack-LSTM settles for longer than runs do by default, for wider margins: "
-        "`stackrev train --model stack-lstm --seed 0 --settle-batches 700`. The baselines' times are of one thread of "
-        "a busy machine. Until a run is solved, the points of the curves are scores of 100 strings."
+        f"{_table(table)}\n\nMade by {commands}; the baselines on a machine that was busy with more. Until a run is "
+        "solved, the points of its curves are scores of 100 strings."
     )
 
 

@@ -106,7 +106,7 @@ class TestGenerator:
             (folder / "seeds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         scores = {"8-64": {"coarse": 0.9996, "fine": 0.99996}, "65-128": {"coarse": 1.0, "fine": 1.0}}
         entry = {"model": "stack-lstm", "samples": 1000, "scores": scores, "batches": 500, "seconds": 90.0}
-        entry |= {"solved_batch": 200, "solved_seconds": 36.4}
+        entry |= {"solved_batch": 200, "solved_seconds": 36.4, "command": "stackrev train"}
         out = tmp_path / "results"
         (out / "scores.json").write_text(json.dumps([entry]))
         (out / "learning.json").write_text(json.dumps({"stack-lstm": result(0, 200)["history"]}))

@@ -1,4 +1,6 @@
 import builtins
+import dataclasses
+import inspect
 import json
 import shlex
 import signal
@@ -254,3 +256,10 @@ def test_without_optuna_one_line_says_what_to_install(monkeypatch, tmp_path):
     with pytest.raises(MissingExtraError) as caught:
         Search("tiny", TINY, journal=tmp_path / "a.journal")
     assert caught.value.hint == "pip install 'stackrev[search]'"
+
+
+def test_the_search_takes_every_setting_of_training() -> None:
+    from stackrev.cli.search import search
+
+    options = set(inspect.signature(search).parameters)
+    assert {field.name for field in dataclasses.fields(TrainingConfig)} <= options
