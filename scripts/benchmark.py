@@ -58,10 +58,8 @@ def main() -> None:
         parts[name](arguments.repeats)
 
 
-def seconds(
-    repeats: int, *competitors: Callable[[], object], summary: Callable[[Sequence[float]], float] = statistics.median
-) -> list[float]:
-    """Seconds that each takes, after one run that does not count."""
+def seconds(repeats: int, *competitors: Callable[[], object]) -> list[float]:
+    """Median seconds that each takes, after one run that does not count."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     times: list[list[float]] = [[] for _ in competitors]
     for competitor in competitors:
@@ -71,7 +69,7 @@ def seconds(
             start = clock()
             competitor()
             taken.append(clock() - start)
-    return [summary(taken) for taken in times]
+    return [statistics.median(taken) for taken in times]
 
 
 def agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
@@ -126,14 +124,11 @@ def stack(repeats: int) -> None:
 
 
 def growth(repeats: int) -> None:
-    """Time and what is saved for the backward pass, per doubling of T, on one thread.
-
-    Of the times the least count: what hundreds of megabytes cost the operating system varies too much from run to run.
-    """
+    """Time and what is saved for the backward pass, per doubling of T, on one thread."""
     torch.set_num_threads(1)
     calls = [(controls(128 * 2**i), torch.ones(128 * 2**i, BATCH, WIDTH)) for i in range(8)]
     runs = (lambda pair=pair: both_ways(neural_stack, *pair) for pair in calls)
-    times = seconds(repeats, *runs, summary=min)
+    times = seconds(repeats, *runs)
     saved = [saved_by(call) for call, _ in calls]
     for what, measured in (("time", times), ("memory saved", saved)):
         ratios = [after / before for before, after in itertools.pairwise(measured)]

@@ -6,10 +6,6 @@
 #include <algorithm>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include "stack.h"
 #include "threads.h"
 
@@ -28,24 +24,12 @@ struct StackCall {
 
 struct StackGradientCall {
     StackCall forward;
+    std::int64_t g_step, g_row;                           // from a step's and a row's g_reads to the next one's
     const void* g_reads;                                  // gradients of the results; null where there is none
     const double *g_end_bottoms, *g_end_tops, *g_height;
     void* g_values;                                       // gradients wanted
     double *g_push, *g_pop, *g_bottoms, *g_tops0, *g_height0;
 };
-
-// Fresh memory comes page by page, each with a trap into the operating system, which would cost as much as
-// all else here. Large pages are asked for where there are any; it is a hint, and no matter if it is refused.
-inline void expect_to_fill(void* start, long bytes) {
-#if defined(__linux__)
-    constexpr std::uintptr_t kLarge = std::uintptr_t(1) << 21;
-    const std::uintptr_t first = reinterpret_cast<std::uintptr_t>(start);
-    const std::uintptr_t begin = (first + kLarge - 1) / kLarge * kLarge, end = (first + bytes) / kLarge * kLarge;
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#else
-    (void)start, (void)bytes;
-#endif
-}
 
 template <typename S>
 class Columns {
@@ -54,12 +38,10 @@ class Columns {
         : c_(call), T(call.steps), B(call.batch), M(call.width), N(call.initial) {}
 
     void forward() {
-        expect_to_fill(c_.reads, T * B * M * long(sizeof(S)));
         over_rows([&](long first, long end) { forward(first, end); });
     }
 
     void backward(const StackGradientCall& g) {
-        expect_to_fill(g.g_values, (N + T) * B * M * long(sizeof(S)));
         over_rows([&](long first, long end) { backward(g, first, end); });
     }
 
@@ -106,9 +88,10 @@ class Columns {
     void backward(const StackGradientCall& g, long first, long end) {
         std::vector<double> gH(end - first, 0.0);
         for (long s = 0; s < N + T; ++s) {
-            clear<S>(static_cast<S*>(g.g_values) + (s * B + first) * M, (end - first) * M);
             for (long b = first; b < end; ++b) g.g_bottoms[s * B + b] = g.g_end_bottoms ? g.g_end_bottoms[s * B + b] : 0;
         }
+        // Whether an element's gradient has a value yet. Filling all with zeros first would take a way through memory more.
+        std::vector<char> begun((N + T) * (end - first), 0);
         // until its step is reached, g_push holds what the final tops give to H
         for (long t = 0; t < T; ++t) std::fill(g.g_push + t * B + first, g.g_push + t * B + end, 0.0);
         for (long s = 0; s < N; ++s) std::fill(g.g_tops0 + s * B + first, g.g_tops0 + s * B + end, 0.0);
@@ -123,16 +106,27 @@ class Columns {
                 const double L = stack.bottom(s);
                 double g_height = gH[b - first] + g.g_push[at];
                 if (g.g_reads) {
-                    stack.read_backward(s, L + c_.push[at], static_cast<const S*>(g.g_reads) + at * M,
-                                        static_cast<S*>(g.g_values) + b * M, g.g_bottoms + b, g.g_tops0 + b, g_height);
+                    stack.read_backward(s, L + c_.push[at], read_gradient(g, t, b), static_cast<S*>(g.g_values) + b * M,
+                                        g.g_bottoms + b, g.g_tops0 + b, g_height,
+                                        Begun{begun.data() + b - first, end - first});
                 }
+                if (!begun[s * (end - first) + b - first]) clear<S>(static_cast<S*>(g.g_values) + (s * B + b) * M, M);
                 g.g_push[at] = g_height;
                 const double gL = g.g_bottoms[s * B + b] + g_height;
                 gH[b - first] = L > 0 ? gL : 0;
                 g.g_pop[at] = -gH[b - first];
             }
         }
+        for (long s = 0; s < N; ++s) {
+            for (long b = first; b < end; ++b) {
+                if (!begun[s * (end - first) + b - first]) clear<S>(static_cast<S*>(g.g_values) + (s * B + b) * M, M);
+            }
+        }
         std::copy(gH.begin(), gH.end(), g.g_height0 + first);
+    }
+
+    static const S* read_gradient(const StackGradientCall& g, long t, long b) {
+        return static_cast<const S*>(g.g_reads) + t * g.g_step + b * g.g_row;
     }
 
     void end_tops(const StackGradientCall& g, long b) const {

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "columns.h"
+#include "memory.h"
 #include "recurrence.h"
 #include "session.h"
 
@@ -54,10 +55,12 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
     return guarded([&] { stackrev::Backward<S>(call).run(); });
 }
 
+stackrev::Memory memory;
+
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 7; }
+STACKREV_EXPORT int stackrev_version() { return 8; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -73,6 +76,17 @@ STACKREV_EXPORT int stackrev_processor() {
 
 // Takes threads from an OpenMP runtime from now on: its GOMP_parallel, or null for threads of our own
 STACKREV_EXPORT void stackrev_borrow_threads(stackrev::Lender lender) { stackrev::lender = lender; }
+
+// Memory for `bytes` bytes, or null if it has to come from elsewhere; and back
+STACKREV_EXPORT void* stackrev_take(std::int64_t bytes) {
+    void* start = nullptr;
+    guarded([&] { start = memory.take(static_cast<std::size_t>(bytes)); });
+    return start;
+}
+
+STACKREV_EXPORT void stackrev_give_back(void* start) {
+    guarded([&] { memory.give_back(start); });
+}
 
 STACKREV_EXPORT int stackrev_recurrence_float(const stackrev::RecurrenceCall* call) { return forward<float>(*call); }
 

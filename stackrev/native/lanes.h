@@ -158,6 +158,15 @@ inline void add_scaled(S* to, S factor, const S* from, long size) {
     for (; i < size; ++i) to[i] += factor * from[i];
 }
 
+// to = factor * from
+template <typename S>
+inline void scale(S* to, S factor, const S* from, long size) {
+    constexpr long count = Lanes<S>::count;
+    long i = 0;
+    for (; i + count <= size; i += count) store<S>(to + i, factor * load<S>(from + i));
+    for (; i < size; ++i) to[i] = factor * from[i];
+}
+
 template <typename S>
 inline void copy(S* to, const S* from, long size) {
     std::memcpy(to, from, static_cast<std::size_t>(size) * sizeof(S));

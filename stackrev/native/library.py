@@ -15,7 +15,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NamedTuple
 
-VERSION = 7  # of the functions; `stackrev_version` in kernel.cpp
+VERSION = 8  # of the functions; `stackrev_version` in kernel.cpp
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
 REBUILD = (
     "install stackrev again with a C++17 compiler present: "
@@ -74,6 +74,8 @@ def _load(name: str) -> ctypes.CDLL | str:
         return f"{paths[0].name} does not load ({error}); {REBUILD}"
     if version != VERSION:
         return f"{paths[0].name} is of another version of stackrev; {REBUILD}"
+    library.stackrev_take.argtypes, library.stackrev_take.restype = [ctypes.c_int64], ctypes.c_void_p
+    library.stackrev_give_back.argtypes, library.stackrev_give_back.restype = [ctypes.c_void_p], None
     return library
 
 

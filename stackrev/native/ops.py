@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stackrev.native import memory
 from stackrev.native.library import NATIVE
 
 
@@ -443,17 +444,20 @@ class _StackGradientCall(ctypes.Structure):
 
     _fields_ = (
         ("forward", _StackCall),
+        *((name, ctypes.c_int64) for name in ("g_step", "g_row")),
         *((name, ctypes.c_void_p) for name in ("g_reads", "g_end_bottoms", "g_end_tops", "g_height")),
         *((name, ctypes.c_void_p) for name in ("g_values", "g_push", "g_pop", "g_bottoms", "g_tops0", "g_height0")),
     )
 
 
-def _stack_outputs(values: Tensor, push: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _stack_outputs(
+    values: Tensor, push: Tensor, new_empty: Callable[..., Tensor] = Tensor.new_empty
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Unfilled memory for what the operator returns, in its order."""
     (elements, batch, width), steps = values.shape, push.shape[0]
     return (
-        values.new_empty(steps, batch, width),
-        *(push.new_empty(elements, batch), push.new_empty(elements, batch), push.new_empty(batch)),
+        new_empty(values, steps, batch, width),
+        *(new_empty(push, elements, batch), new_empty(push, elements, batch), new_empty(push, batch)),
         values.new_empty(elements, batch, dtype=torch.int32),
     )
 
@@ -470,8 +474,8 @@ def _neural_stack(
     values: Tensor, push: Tensor, pop: Tensor, bottoms0: Tensor, tops0: Tensor, height0: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The reads, the final bottoms, tops and height, and the chain."""
-    values, push, pop, tops0, height0 = (t.contiguous() for t in (values, push, pop, tops0, height0))
-    outputs = _stack_outputs(values, push)
+    values, push, pop, tops0, height0 = map(memory.contiguous, (values, push, pop, tops0, height0))
+    outputs = _stack_outputs(values, push, memory.new_empty)
     outputs[1][: bottoms0.shape[0]] = bottoms0
     _call("stack", values.dtype, _stack_call(values, push, pop, tops0, height0, outputs))
     return outputs
@@ -499,21 +503,40 @@ def _neural_stack_backward(
     g_height: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the values, push, pop, and the initial bottoms (of N + T, the first N count), tops and height."""
-    values, push, pop, tops0, height0 = (t.contiguous() for t in (values, push, pop, tops0, height0))
-    given = [None if g is None else g.contiguous() for g in (g_reads, g_end_bottoms, g_end_tops, g_height)]
-    wanted = _stack_gradients(values, push, pop, tops0, height0, bottoms)
+    values, push, pop, tops0, height0 = map(memory.contiguous, (values, push, pop, tops0, height0))
+    g_reads = None if g_reads is None else _rows_contiguous(g_reads)
+    strides = (0, 0) if g_reads is None else g_reads.stride()[:2]
+    given = [None if g is None else memory.contiguous(g) for g in (g_end_bottoms, g_end_tops, g_height)]
+    wanted = _stack_gradients(values, push, pop, tops0, height0, bottoms, memory.new_empty)
     # the results, of which the derivative needs the bottoms and the chain
     forward = _stack_call(values, push, pop, tops0, height0, (None, bottoms, None, None, below))
-    _call("stack_backward", values.dtype, _StackGradientCall(forward, *map(_pointer, given), *map(_pointer, wanted)))
+    call = _StackGradientCall(forward, *strides, *map(_pointer, (g_reads, *given, *wanted)))
+    _call("stack_backward", values.dtype, call)
     return wanted
 
 
+def _rows_contiguous(gradient: Tensor) -> Tensor:
+    """The same numbers [T, B, M], each row in one piece; the one row that is all there is of a sum's gradient, once."""
+    if gradient.shape[2] == 1 or gradient.stride(2) == 1:
+        return gradient
+    if not any(gradient.stride()):
+        return gradient[:1, :1].contiguous().expand_as(gradient)
+    return memory.contiguous(gradient)
+
+
 def _stack_gradients(
-    values: Tensor, push: Tensor, pop: Tensor, tops0: Tensor, height0: Tensor, bottoms: Tensor
+    values: Tensor,
+    push: Tensor,
+    pop: Tensor,
+    tops0: Tensor,
+    height0: Tensor,
+    bottoms: Tensor,
+    new_empty: Callable[..., Tensor] = Tensor.new_empty,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Unfilled memory for the gradients, in the arguments' order."""
     shapes = push.shape, pop.shape, bottoms.shape, tops0.shape, height0.shape
-    g_push, g_pop, g_bottoms, g_tops0, g_height0 = (push.new_empty(shape) for shape in shapes)
-    return values.new_empty(values.shape), g_push, g_pop, g_bottoms, g_tops0, g_height0
+    g_push, g_pop, g_bottoms, g_tops0, g_height0 = (new_empty(push, *shape) for shape in shapes)
+    return new_empty(values, *values.shape), g_push, g_pop, g_bottoms, g_tops0, g_height0
 
 
 _NEURAL_STACK_BACKWARD = torch.library.custom_op(
@@ -522,8 +545,10 @@ _NEURAL_STACK_BACKWARD = torch.library.custom_op(
 
 
 @_NEURAL_STACK_BACKWARD.register_fake
-def _neural_stack_backward_fake(*arguments: Tensor) -> tuple[Tensor, ...]:
-    return _stack_gradients(*arguments[:6])
+def _neural_stack_backward_fake(
+    values: Tensor, push: Tensor, pop: Tensor, tops0: Tensor, height0: Tensor, bottoms: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    return _stack_gradients(values, push, pop, tops0, height0, bottoms)
 
 
 def _neural_stack_setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:

@@ -25,6 +25,21 @@
 
 namespace stackrev {
 
+// Which of a row's elements have a gradient to add to, one flag each; the others' memory is not filled. Without flags, all.
+struct Begun {
+    char* flags = nullptr;
+    long stride = 0;
+
+    // Whether element i is one of them, which it is from now on
+    bool operator()(long i) const {
+        if (!flags) return true;
+        char& flag = flags[i * stride];
+        const bool before = flag;
+        flag = 1;
+        return before;
+    }
+};
+
 // What both directions share: one row's view of arrays whose elements lie `stride` rows apart.
 template <typename S>
 struct StackRow {
@@ -95,10 +110,15 @@ struct StackRow {
 
     // The derivative of the read: from g_read to the read elements' values, L, initial tops, and H.
     void read_backward(long s, double height, const S* g_read, S* g_values, double* g_bottoms, double* g_tops,
-                       double& g_height) const {
+                       double& g_height, Begun begun = {}) const {
         walk(s, height, [&](long i, double alpha, bool inside, long source) {
             const double g = dot<S>(value(i), g_read, width);
-            add_scaled<S>(g_values + i * value_stride, static_cast<S>(alpha), g_read, width);
+            S* const g_value = g_values + i * value_stride;
+            if (begun(i)) {
+                add_scaled<S>(g_value, static_cast<S>(alpha), g_read, width);
+            } else {
+                scale<S>(g_value, static_cast<S>(alpha), g_read, width);
+            }
             if (source < 0) {
                 g_height += g;
             } else if (source == i) {

@@ -157,3 +157,25 @@ def test_gradcheck():
         lambda *call: neural_stack(*call[:3], StackState(*call[3:], state[1], state[2], state[3]))[0],
         (values, push, pop, state[0]),
     )
+
+
+@pytest.mark.parametrize("M", [1, 5, 64])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda weight: torch.ones(()).expand_as(weight),
+        lambda weight: weight.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda weight: weight.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+        lambda weight: torch.cat([weight, weight], dim=2)[..., : weight.shape[2]],
+        lambda weight: weight[:1].expand_as(weight),
+        lambda weight: weight[..., :1].expand_as(weight),
+    ],
+)
+def test_gradients_in_any_layout(layout, M):
+    call = random_call(7, 3, M)[:3]
+    weight = layout(torch.randn(7, 3, M, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    weight = weight.to(torch.float64)
+    ours, theirs = (
+        torch.autograd.grad(function(*call)[0], call, weight) for function in (neural_stack, neural_stack_torch)
+    )
+    assert_close(list(ours), list(theirs), TOLERANCE[torch.float64])
