@@ -26,9 +26,11 @@ from torch import Tensor
 from stackrev import models, native, vocabulary
 from stackrev.config import ModelConfig, TrainingConfig
 from stackrev.data import Batch, make_batch
-from stackrev.models import StackLSTMReverser, pack_targets
+from stackrev.models import StackLSTMReverser
+from stackrev.native import ops
 from stackrev.native.session import Session
 from stackrev.optimizers import Optimizer
+from stackrev.readout import read_out_loss
 from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
 from stackrev.stack import StackState, neural_stack, neural_stack_torch
 
@@ -175,12 +177,15 @@ def step_of(length: int, repeats: int) -> None:
     batch = batch_of(length)
     model = StackLSTMReverser(ModelConfig(), torch.Generator().manual_seed(0)).train()
     optimizer = Optimizer(TrainingConfig(), model)
+    usable = ops.read_out_usable
 
     def gradients(function: Callable[..., StackLSTMOutput]) -> list[Tensor]:
         models.stack_lstm = function  # type: ignore[attr-defined]
+        ops.read_out_usable = usable if function is stack_lstm else lambda inputs: False
         model.zero_grad()
-        logits = model(batch, generator=torch.Generator().manual_seed(1))
-        torch.nn.functional.cross_entropy(logits, pack_targets(batch)).backward()
+        hidden = model.hidden(batch, generator=torch.Generator().manual_seed(1))
+        loss, _ = read_out_loss(hidden, batch.target, batch.steps, model.read_out_weights)
+        loss.backward()  # type: ignore[no-untyped-call]
         return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
     def train(function: Callable[..., StackLSTMOutput]) -> None:
@@ -191,7 +196,7 @@ def step_of(length: int, repeats: int) -> None:
     agree(*([t.clone() for t in gradients(each)] for each in (stack_lstm, stack_lstm_torch)), tolerance=1e-4)
     competitors = lambda: train(stack_lstm), lambda: train(stack_lstm_torch), products(length + 1)
     fast, slow, floor = seconds(repeats, *competitors)
-    models.stack_lstm = stack_lstm  # type: ignore[attr-defined]
+    models.stack_lstm, ops.read_out_usable = stack_lstm, usable  # type: ignore[attr-defined]
     details = f"{fast * 1e3:.2f} ms, {slow * 1e3:.1f} ms"
     report(f"training step, length {length}, against plain torch", slow / fast, "x", "at least 5", details)
     details = f"{floor * 1e3:.2f} ms"

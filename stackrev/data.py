@@ -140,7 +140,8 @@ def sample_batch(
         strings = torch.randint(_ASCII.start, _ASCII.stop, (int(counts[0]), batch_size), generator=generator)
         if not excluded:
             return _padded(strings, counts)
-        rows = [bytes(row[:count]) for row, count in zip(strings.T.tolist(), counts.tolist(), strict=True)]
+        flat, longest = bytes(strings.T.flatten().tolist()), strings.shape[0]
+        rows = [flat[row * longest :][:count] for row, count in enumerate(counts.tolist())]
         if excluded.isdisjoint(rows):
             return _padded(strings, counts)
         again = lengths if mixed_lengths else LengthRange(minimum=len(rows[0]), maximum=len(rows[0]))

@@ -22,6 +22,7 @@ from stackrev.config import Config, ModelConfig
 from stackrev.data import Batch
 from stackrev.errors import CheckpointError
 from stackrev.native.session import Session
+from stackrev.readout import ReadOutWeights, pack, read_out
 from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
 from stackrev.stack import StackState
 
@@ -54,8 +55,12 @@ class Reverser(nn.Module, Generic[State]):
         Returns:
             [sum of batch.steps, V], in the order of `pack_targets(batch)`.
         """
+        return self.read_out(pack(self.hidden(batch, generator=generator), batch.steps))
+
+    def hidden(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
+        """The decoder's hidden states under teacher forcing, [N + 1, B, H]; `forward` without the read-out."""
         state = self.encode(batch.source, batch.steps, generator=generator)
-        return self.read_out(pack(self.decode(batch.fed, batch.steps, state, generator=generator), batch.steps))
+        return self.decode(batch.fed, batch.steps, state, generator=generator)
 
     def encode(self, source: Tensor, steps: Tensor, *, generator: torch.Generator | None = None) -> State:
         """The state after the encoder has read a batch.
@@ -85,8 +90,12 @@ class Reverser(nn.Module, Generic[State]):
 
     def read_out(self, hidden: Tensor) -> Tensor:
         """Logits [..., V] of hidden states [..., H]: o = tanh(W_o h + b_o), then a linear layer."""
-        logits: Tensor = self.logits(torch.tanh(self.output(hidden)))
-        return logits
+        return read_out(hidden, self.read_out_weights)
+
+    @property
+    def read_out_weights(self) -> ReadOutWeights:
+        """What `readout.py` needs of the model."""
+        return ReadOutWeights(self.output.weight, self.output.bias, self.logits.weight, self.logits.bias)
 
     def recurrent_weights(self) -> list[nn.Parameter]:
         """The matrices that carry state from step to step."""
@@ -152,15 +161,6 @@ class Reverser(nn.Module, Generic[State]):
 
         options: dict[str, Any] = {"private": private, "token": token, "message": commit_message}
         return hub.push_model(self, config or Config(model=self.config), repo_id, **options)
-
-
-def pack(steps_first: Tensor, steps: Tensor) -> Tensor:
-    """The running rows [sum of steps, ...] of a padded batch [T, B, ...], step by step."""
-    flat = steps_first.flatten(0, 1)
-    if bool((steps == steps_first.shape[0]).all()):
-        return flat
-    running = torch.arange(steps_first.shape[0])[:, None] < steps
-    return flat.index_select(0, running.flatten().nonzero()[:, 0].to(flat.device))
 
 
 def pack_targets(batch: Batch) -> Tensor:

@@ -51,6 +51,11 @@ class Optimizer:
         for parameter in self._parameters.values():
             parameter.grad = None
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that it moves."""
+        return list(self._parameters.values())
+
     @torch.no_grad()
     def step(self) -> None:
         """Move the parameters that have a gradient."""
@@ -128,4 +133,4 @@ def soft_threshold(parameters: Iterable[Tensor], threshold: float) -> None:
     is right the loss has hardly a gradient left, so that a penalty of any size would move the weights at the full rate.
     """
     for each in parameters:
-        each.copy_(each.sign() * (each.abs() - threshold).clamp(min=0))
+        each.copy_(torch.nn.functional.softshrink(each, threshold))

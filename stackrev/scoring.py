@@ -20,8 +20,9 @@ from torch import Tensor
 
 from stackrev import native, vocabulary
 from stackrev.data import Batch, make_batch
-from stackrev.models import Reverser, StackLSTMReverser, pack_targets
+from stackrev.models import Reverser, StackLSTMReverser
 from stackrev.native.session import Session
+from stackrev.readout import read_out_right
 
 BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
@@ -142,12 +143,8 @@ def score(
 def correct_symbols(model: Reverser[Any], batch: Batch) -> list[int]:
     """Of each row of a batch, how many symbols of the target are right before the first error."""
     device = next(model.parameters()).device
-    predicted = model(batch.to(device)).argmax(-1).cpu()
-    right = predicted == pack_targets(batch)
-    # unpack: `right` lists the running rows of step 0, then of step 1, ...; where none runs, nothing is right
-    inside = torch.arange(batch.target.shape[0])[:, None] < batch.steps
-    table = torch.zeros(inside.shape, dtype=torch.bool)
-    table[inside] = right
+    batch = batch.to(device)
+    table = read_out_right(model.hidden(batch), batch.target, batch.steps, model.read_out_weights)
     counts: list[int] = table.long().cumprod(0).sum(0).tolist()
     return counts
 

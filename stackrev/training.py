@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from stackrev.config import Config, LengthRange, to_dict
 from stackrev.data import Batch, held_out, sample_batch
 from stackrev.errors import TrainingError
-from stackrev.models import Reverser, build, pack_targets
+from stackrev.models import Reverser, build
 from stackrev.optimizers import Optimizer, soft_threshold
+from stackrev.readout import read_out_loss
 from stackrev.scoring import Scores, score
 
 CHECK_SAMPLES = 100
@@ -241,16 +241,20 @@ class Trainer:
         training, progress = self.config.training, self.progress
         self.optimizer.rate = self.learning_rate(progress.batch)
         batch = self._draw()
-        self.model.train()
+        if not self.model.training:
+            self.model.train()
         self.optimizer.zero_grad()
-        logits, targets = self.model(batch, generator=self._generators["noise"]), pack_targets(batch)
         settling = progress.solved_batch is not None
-        loss = cross_entropy(logits / training.settle_temperature if settling else logits, targets)
+        loss, loss_at_one = read_out_loss(
+            self.model.hidden(batch, generator=self._generators["noise"]),
+            batch.target,
+            batch.steps,
+            self.model.read_out_weights,
+            temperature=training.settle_temperature if settling else 1.0,
+        )
         loss.backward()  # type: ignore[no-untyped-call]
-        if settling and training.settle_temperature != 1:
-            loss = cross_entropy(logits.detach(), targets)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
-        measured, gradient_norm = float(loss.detach()), float(norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, training.clip_norm)
+        measured, gradient_norm = float(loss_at_one), float(norm)
         if not (math.isfinite(measured) and math.isfinite(gradient_norm)):
             raise TrainingError(
                 f"the loss is no longer finite at batch {progress.batch + 1}", hint="try a lower --learning-rate"

@@ -20,8 +20,8 @@ PACKAGE = ROOT / "stackrev"
 
 # From top to bottom, as docs/design.md has them: a room imports only from those above it.
 ROOMS = (
-    "errors", "config", "vocabulary", "text", "data", "native", "stack", "recurrence", "models", "scoring",
-    "optimizers", "training", "checkpoints", "hub", "decoding", "traces", "runs", "search", "figures", "cli",
+    "errors", "config", "vocabulary", "text", "data", "native", "stack", "recurrence", "readout", "models",
+    "scoring", "optimizers", "training", "checkpoints", "hub", "decoding", "traces", "runs", "search", "figures", "cli",
     "__main__",
 )  # fmt: skip
 # A model saves, loads and shares itself through rooms further down, which it imports only when it is asked to.

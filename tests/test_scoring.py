@@ -17,7 +17,8 @@ from stackrev import scoring, vocabulary
 from stackrev.config import KINDS, LengthRange, ModelConfig, ModelKind
 from stackrev.data import Batch, make_batch, sample_strings
 from stackrev.decoding import greedy
-from stackrev.models import Reverser, StackLSTMReverser, build, pack, pack_targets
+from stackrev.models import Reverser, StackLSTMReverser, build, pack_targets
+from stackrev.readout import ReadOutWeights
 from stackrev.scoring import Scores, correct_symbols, score
 
 
@@ -33,7 +34,12 @@ class Scripted(nn.Module):
         self.answers = answers
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, batch: Batch) -> Tensor:
+    read_out_weights = ReadOutWeights(
+        *(torch.eye(vocabulary.SIZE), torch.zeros(vocabulary.SIZE)),
+        *(torch.eye(vocabulary.SIZE), torch.zeros(vocabulary.SIZE)),
+    )
+
+    def hidden(self, batch: Batch) -> Tensor:
         assert not self.training
         assert torch.is_inference_mode_enabled()
         written = torch.full_like(batch.target, vocabulary.START)
@@ -41,7 +47,7 @@ class Scripted(nn.Module):
             answer = self.answers[vocabulary.decode(batch.source[1:steps, row].tolist())]
             ids = [vocabulary.END if each == "&" else vocabulary.encode(each)[0] for each in answer]
             written[: len(ids), row] = torch.tensor(ids)[: len(written)]
-        return nn.functional.one_hot(pack(written, batch.steps), vocabulary.SIZE).float()
+        return nn.functional.one_hot(written, vocabulary.SIZE).float()
 
 
 def scripted_scores(answers: dict[str, str]) -> Scores:

@@ -7,6 +7,8 @@ module here imports torch before a command runs, so that help and completion ans
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import warnings
@@ -61,6 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Torch warns where there is no NumPy, which nothing here needs.
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
+    # At its end Python would search all that torch has made for cycles, for as long as a short command takes.
+    atexit.register(gc.freeze)
     command = typer.main.get_command(app)
     try:
         code = command.main(None if arguments is None else list(arguments), prog_name="stackrev", standalone_mode=False)

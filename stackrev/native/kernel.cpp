@@ -5,6 +5,7 @@
 
 #include "columns.h"
 #include "memory.h"
+#include "readout.h"
 #include "recurrence.h"
 #include "session.h"
 
@@ -25,15 +26,16 @@ int guarded(Work&& work) {
     }
 }
 
-// Whether every step's symbol is one of those that there are inputs for
-bool symbols_fit(const stackrev::RecurrenceCall& call) {
-    if (!call.ids) return true;
-    return std::all_of(call.ids, call.ids + call.steps * call.batch,
-                       [&](std::int64_t id) { return id >= 0 && id < call.symbols; });
+// Whether every step's symbol, if there are any, is one of those that the call knows
+template <typename Call>
+bool symbols_fit(const Call& call, const std::int64_t* ids) {
+    if (!ids) return true;
+    return std::all_of(ids, ids + call.steps * call.batch, [&](std::int64_t id) { return id >= 0 && id < call.symbols; });
 }
 
 // Whether the rows are sorted by length, from at most T to at least 0
-bool lengths_fit(const stackrev::RecurrenceCall& call) {
+template <typename Call>
+bool lengths_fit(const Call& call) {
     std::int64_t most = call.steps;
     for (std::int64_t b = 0; b < call.batch; ++b) {
         if (call.lengths[b] > most || call.lengths[b] < 0) return false;
@@ -45,7 +47,7 @@ bool lengths_fit(const stackrev::RecurrenceCall& call) {
 template <typename S>
 int forward(const stackrev::RecurrenceCall& call) {
     if (!lengths_fit(call)) return kWrongLengths;
-    if (!symbols_fit(call)) return kUnknownSymbol;
+    if (!symbols_fit(call, call.ids)) return kUnknownSymbol;
     return guarded([&] { stackrev::Forward<S>(call).run(); });
 }
 
@@ -55,12 +57,19 @@ int backward(const stackrev::RecurrenceGradientCall& call) {
     return guarded([&] { stackrev::Backward<S>(call).run(); });
 }
 
+template <typename S>
+int read_out(const stackrev::ReadOutCall& call) {
+    if (!lengths_fit(call)) return kWrongLengths;
+    if (!symbols_fit(call, call.targets)) return kUnknownSymbol;
+    return guarded([&] { stackrev::ReadOut<S>(call).run(); });
+}
+
 stackrev::Memory memory;
 
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 8; }
+STACKREV_EXPORT int stackrev_version() { return 9; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -115,6 +124,10 @@ STACKREV_EXPORT int stackrev_stack_backward_float(const stackrev::StackGradientC
 STACKREV_EXPORT int stackrev_stack_backward_double(const stackrev::StackGradientCall* call) {
     return guarded([&] { stackrev::Columns<double>(call->forward).backward(*call); });
 }
+
+STACKREV_EXPORT int stackrev_read_out_float(const stackrev::ReadOutCall* call) { return read_out<float>(*call); }
+
+STACKREV_EXPORT int stackrev_read_out_double(const stackrev::ReadOutCall* call) { return read_out<double>(*call); }
 
 // A session, or null when memory ran out
 STACKREV_EXPORT stackrev::Session* stackrev_session(const stackrev::SessionCall* call) {

@@ -123,18 +123,28 @@ inline Vector<S> hyperbolic_tangent(Vector<S> x) {
     return e / (e + 2);
 }
 
-// The sum of a vector's numbers.
+// The sum of a vector's numbers: its upper half is added to its lower half until one is left.
+template <typename S, int count = Lanes<S>::count>
+inline S total(const S* x) {
+    if constexpr (count == 1) {
+        return x[0];
+    } else {
+        typedef S Half __attribute__((vector_size(count / 2 * sizeof(S))));
+        Half low, high;
+        std::memcpy(&low, x, sizeof low);
+        std::memcpy(&high, x + count / 2, sizeof high);
+        low += high;
+        S sums[count / 2];
+        std::memcpy(sums, &low, sizeof low);
+        return total<S, count / 2>(sums);
+    }
+}
+
 template <typename S>
 inline S total(Vector<S> v) {
-    constexpr int count = Lanes<S>::count;
-    S x[count];
+    S x[Lanes<S>::count];
     store<S>(x, v);
-#pragma GCC unroll 8
-    for (int half = count / 2; half > 0; half /= 2) {
-#pragma GCC unroll 16
-        for (int i = 0; i < half; ++i) x[i] += x[i + half];
-    }
-    return x[0];
+    return total<S>(x);
 }
 
 // a . b over `size` numbers; with `size` a multiple of the vector's length, the rest is nothing.
@@ -167,14 +177,21 @@ inline void scale(S* to, S factor, const S* from, long size) {
     for (; i < size; ++i) to[i] = factor * from[i];
 }
 
+// The runs that are copied and cleared are short: a call of the C library's functions would take longer than they do.
 template <typename S>
 inline void copy(S* to, const S* from, long size) {
-    std::memcpy(to, from, static_cast<std::size_t>(size) * sizeof(S));
+    constexpr long count = Lanes<S>::count;
+    long i = 0;
+    for (; i + count <= size; i += count) store<S>(to + i, load<S>(from + i));
+    for (; i < size; ++i) to[i] = from[i];
 }
 
 template <typename S>
 inline void clear(S* to, long size) {
-    std::memset(to, 0, static_cast<std::size_t>(size) * sizeof(S));
+    constexpr long count = Lanes<S>::count;
+    long i = 0;
+    for (; i + count <= size; i += count) store<S>(to + i, Vector<S>{});
+    for (; i < size; ++i) to[i] = 0;
 }
 
 }  // namespace stackrev

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "lanes.h"
 
@@ -157,9 +158,17 @@ void multiply(long rows, S* out, long out_stride, const S* in, long in_stride, c
     }
 }
 
+// Some rows of the two factors of a sum of products, in' @ g
+template <typename S>
+struct RowPairs {
+    const S *in, *g;
+    long rows;
+};
+
 // R rows of the sums, W vectors wide.
 template <typename S, int R, int W>
-inline void sums_tile(S* sums, long stride, const S* in, long in_stride, const S* g, long g_stride, long rows) {
+inline void sums_tile(S* sums, long stride, const std::vector<RowPairs<S>>& factors, long row, long in_stride, long column,
+                      long g_stride) {
     constexpr int count = Lanes<S>::count;
     Vector<S> sum[R][W];
 #pragma GCC unroll 16
@@ -167,15 +176,18 @@ inline void sums_tile(S* sums, long stride, const S* in, long in_stride, const S
 #pragma GCC unroll 2
         for (int w = 0; w < W; ++w) sum[r][w] = load<S>(sums + r * stride + w * count);
     }
-    for (long i = 0; i < rows; ++i) {
-        Vector<S> row[W];
+    for (const RowPairs<S>& pairs : factors) {
+        const S *in = pairs.in + row, *g = pairs.g + column;
+        for (long i = 0; i < pairs.rows; ++i, in += in_stride, g += g_stride) {
+            Vector<S> values[W];
 #pragma GCC unroll 2
-        for (int w = 0; w < W; ++w) row[w] = load<S>(g + i * g_stride + w * count);
+            for (int w = 0; w < W; ++w) values[w] = load<S>(g + w * count);
 #pragma GCC unroll 16
-        for (int r = 0; r < R; ++r) {
-            const S x = in[i * in_stride + r];
+            for (int r = 0; r < R; ++r) {
+                const S x = in[r];
 #pragma GCC unroll 2
-            for (int w = 0; w < W; ++w) sum[r][w] += x * row[w];
+                for (int w = 0; w < W; ++w) sum[r][w] += x * values[w];
+            }
         }
     }
 #pragma GCC unroll 16
@@ -186,18 +198,19 @@ inline void sums_tile(S* sums, long stride, const S* in, long in_stride, const S
 }
 
 template <typename S, int R, int W>
-void sums_tile_of(int height, S* sums, long stride, const S* in, long in_stride, const S* g, long g_stride, long rows) {
+void sums_tile_of(int height, S* sums, long stride, const std::vector<RowPairs<S>>& factors, long row, long in_stride,
+                  long column, long g_stride) {
     if (height == R) {
-        sums_tile<S, R, W>(sums, stride, in, in_stride, g, g_stride, rows);
+        sums_tile<S, R, W>(sums, stride, factors, row, in_stride, column, g_stride);
     } else if constexpr (R > 1) {
-        sums_tile_of<S, R - 1, W>(height, sums, stride, in, in_stride, g, g_stride, rows);
+        sums_tile_of<S, R - 1, W>(height, sums, stride, factors, row, in_stride, column, g_stride);
     }
 }
 
-// sums[depth, columns] += in' @ g, for `rows` rows. `columns` is a multiple of the vector's length and the sums' stride.
+// sums[depth, columns] += in' @ g over all rows of the factors. `columns` is a multiple of the vector's length and the
+// sums' stride. The more rows at once, the less often the sums go through memory.
 template <typename S>
-void add_products(long rows, S* sums, long depth, long columns, const S* in, long in_stride, const S* g, long g_stride) {
-    if (rows == 0) return;
+void add_products(S* sums, long depth, long columns, const std::vector<RowPairs<S>>& factors, long in_stride, long g_stride) {
     constexpr long panel = Packed<S>::kPanel;
     const long tiles = (depth + kTileRows - 1) / kTileRows;
     for (long column = 0; column < columns; column += panel) {
@@ -206,9 +219,9 @@ void add_products(long rows, S* sums, long depth, long columns, const S* in, lon
             S* const to = sums + first * columns + column;
             const int height = static_cast<int>(end - first);
             if (columns - column >= panel) {
-                sums_tile_of<S, kTileRows, 2>(height, to, columns, in + first, in_stride, g + column, g_stride, rows);
+                sums_tile_of<S, kTileRows, 2>(height, to, columns, factors, first, in_stride, column, g_stride);
             } else {
-                sums_tile_of<S, kTileRows, 1>(height, to, columns, in + first, in_stride, g + column, g_stride, rows);
+                sums_tile_of<S, kTileRows, 1>(height, to, columns, factors, first, in_stride, column, g_stride);
             }
         }
     }

@@ -13,6 +13,12 @@ from stackrev.native.library import NATIVE
 SMALLEST = 4 << 20
 """Bytes from which on it pays. What is smaller the C library keeps itself."""
 
+if NATIVE.library is not None:
+    # And it does so, if it is glibc, once something of this size has been freed: it keeps 64 MiB then, not 128 KiB, and
+    # training does not get the same few megabytes from the system for every batch. Nothing is written here, so no
+    # memory is taken.
+    torch.empty((32 << 20) - (64 << 10), dtype=torch.uint8)
+
 _FROM_MEMORY = ctypes.pythonapi.PyMemoryView_FromMemory
 _FROM_MEMORY.restype = ctypes.py_object
 _FROM_MEMORY.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int)

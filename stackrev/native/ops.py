@@ -62,7 +62,7 @@ def _call(function: str, kind: torch.dtype, call: ctypes.Structure) -> None:
     if status == _WRONG_LENGTHS:
         raise ValueError("lengths must fall from at most T to at least 0")
     if status == _UNKNOWN_SYMBOL:
-        raise IndexError("an id has no row in the inputs")
+        raise IndexError("there is no such symbol")
     if status == _NO_MEMORY:
         raise MemoryError("the compiled kernels ran out of memory")
 
@@ -105,15 +105,6 @@ class _RecurrenceGradientCall(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("g_bottoms", "g_tops0", "g_height0", "g_control", "g_control_bias")),
         *((name, ctypes.c_void_p) for name in ("g_recurrent", "g_biases")),
     )
-
-
-def _sizes(inputs: Tensor, ids: Tensor | None, hidden0: Tensor, read0: Tensor, bottoms0: Tensor) -> dict[str, int]:
-    steps, batch = (inputs if ids is None else ids).shape[:2]
-    layers, _, hidden = hidden0.shape
-    return {
-        **{"steps": steps, "batch": batch, "hidden": hidden, "width": read0.shape[1], "layers": layers},
-        **{"initial": bottoms0.shape[0], "threads": torch.get_num_threads(), "symbols": inputs.shape[0]},
-    }
 
 
 def _recurrence_outputs(
@@ -192,28 +183,20 @@ def _recurrence_call(
     saving: bool,
 ) -> tuple[_RecurrenceCall, list[Any]]:
     """The call's structure, and what must stay alive until it returns."""
-    tensors = [inputs, noise, hidden0, cell0, read0, tops0, height0, control, control_bias]
+    tensors = inputs, noise, hidden0, cell0, read0, tops0, height0, control, control_bias
     whole = [None if tensor is None else tensor.contiguous() for tensor in tensors]
     lengths = lengths.to(torch.int64).contiguous()
     ids = None if ids is None else ids.to(torch.int64).contiguous()
     recurrent, biases = [weights.contiguous() for weights in recurrent], [bias.contiguous() for bias in biases]
     lists = _pointers(recurrent), _pointers(biases), _pointers([outputs[14], *outputs[15].unbind()])
+    weights, later_biases, sources = (ctypes.addressof(array) for array in lists)
+    steps, batch = (inputs if ids is None else ids).shape[:2]
     call = _RecurrenceCall(
-        **_sizes(inputs, ids, hidden0, read0, outputs[7][: tops0.shape[0]]),
-        saving=saving,
-        stretch=stretch,
-        lengths=lengths.data_ptr(),
-        ids=_pointer(ids),
+        *(steps, batch, hidden0.shape[2], read0.shape[1], hidden0.shape[0], tops0.shape[0]),
+        *(torch.get_num_threads(), saving, inputs.shape[0], stretch, lengths.data_ptr(), _pointer(ids)),
+        *(*map(_pointer, whole[:7]), weights, later_biases, *map(_pointer, whole[7:])),
+        *(*map(_pointer, outputs[:14]), sources),
     )
-    names = [field[0] for field in _RecurrenceCall._fields_]
-    first = names.index("inputs")
-    for name, tensor in zip(names[first : first + 7], whole[:7], strict=True):
-        setattr(call, name, _pointer(tensor))
-    call.control, call.control_bias = _pointer(whole[7]), _pointer(whole[8])
-    call.recurrent, call.biases, call.sources = (ctypes.addressof(array) for array in lists)
-    first = names.index("top_hidden")
-    for name, tensor in zip(names[first : first + 14], outputs[:14], strict=True):
-        setattr(call, name, tensor.data_ptr())
     return call, [whole, lengths, ids, recurrent, biases, lists]
 
 
@@ -286,7 +269,7 @@ def _recurrence_gradients(
     four_hidden = inputs.shape[-1]
     layers, _, hidden = hidden0.shape
     return (
-        inputs.new_empty(steps, batch, four_hidden),
+        inputs.new_empty(inputs.shape),
         inputs.new_empty(steps, batch, 2),
         inputs.new_empty(hidden0.shape),
         inputs.new_empty(cell0.shape),
@@ -338,8 +321,6 @@ def _recurrence_gradient(backward: Callable[..., tuple[Tensor, ...]], ctx: Any, 
     g_inputs, g_noise, g_hidden0, g_cell0, g_read0, g_values, g_bottoms, *g_others, g_first, g_rest, g_biases = (
         gradients
     )
-    if ids is not None:
-        g_inputs = torch.ops.aten.embedding_dense_backward(g_inputs, ids, x.shape[0], -1, False)
     initial = tops0.shape[0]
     return [
         *(g_inputs, None, None, g_noise if ctx.needs_input_grad[3] else None, None, None),
@@ -606,3 +587,78 @@ def neural_stack(
     run = _NeuralStack.apply if _plain(arguments) else _NEURAL_STACK
     reads, bottoms, tops, height, _ = run(*arguments)  # type: ignore[no-untyped-call]
     return reads, bottoms, tops, height
+
+
+# --- What follows the recurrence
+
+
+class _ReadOutCall(ctypes.Structure):
+    """`ReadOutCall` in readout.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("steps", "batch", "hidden", "symbols", "threads")),
+        ("temperature", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("lengths", "targets", "states")),
+        *((name, ctypes.c_void_p) for name in ("output", "output_bias", "logits", "logits_bias")),
+        *((name, ctypes.c_void_p) for name in ("right", "losses")),
+        *((name, ctypes.c_void_p) for name in ("g_states", "g_output", "g_output_bias", "g_logits", "g_logits_bias")),
+    )
+
+
+def _read_out(
+    inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor, temperature: float, results: Sequence[Tensor | None]
+) -> None:
+    """Call the kernel on the states and the four weights, to fill the results, in the order of `_ReadOutCall`."""
+    whole = [tensor.contiguous() for tensor in inputs]
+    lengths, targets = lengths.to(torch.int64).contiguous(), targets.to(torch.int64).contiguous()
+    steps, batch, hidden = whole[0].shape
+    sizes = steps, batch, hidden, whole[3].shape[0], torch.get_num_threads()
+    pointers = map(_pointer, (lengths, targets, *whole, *results))
+    _call("read_out", whole[0].dtype, _ReadOutCall(*sizes, temperature, *pointers))
+
+
+class _ReadOutLoss(torch.autograd.Function):
+    """The gradients are there as soon as the loss is, so that the logits never have to be."""
+
+    @staticmethod
+    def forward(ctx: Any, targets: Tensor, lengths: Tensor, temperature: float, *inputs: Tensor) -> Tensor:
+        losses = torch.empty(2, dtype=torch.float64)
+        gradients = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
+        _read_out(inputs, targets, lengths, temperature, (None, losses, *gradients))
+        ctx.save_for_backward(*gradients)
+        return losses.to(inputs[0].dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_losses: Tensor) -> tuple[Tensor | None, ...]:
+        factor = float(g_losses[0])
+        scaled = ctx.saved_tensors if factor == 1 else [gradient * factor for gradient in ctx.saved_tensors]
+        return None, None, None, *scaled
+
+
+def read_out_usable(inputs: Sequence[Tensor]) -> bool:
+    """Whether the kernel can take the states and weights, and nobody has to see what is done with them."""
+    return usable(inputs, ()) and _plain(inputs)
+
+
+def read_out_loss(inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor, temperature: float) -> Tensor:
+    """The losses of `readout.py`, on arguments that belong together.
+
+    Args:
+        inputs: The states [T, B, H], the output layer's weight [H, H] and bias [H], the logits' [V, H] and [V].
+        targets: [T, B].
+        lengths: [B].
+        temperature: What the logits are divided by.
+
+    Returns:
+        The mean loss at that temperature, which has a derivative, and at 1, which is taken to have none.
+    """
+    losses: Tensor = _ReadOutLoss.apply(targets, lengths, temperature, *inputs)  # type: ignore[no-untyped-call]
+    return losses
+
+
+def read_out_right(inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor) -> Tensor:
+    """Whether each step's greatest logit is its target's, [T, B]; arguments as of `read_out_loss`."""
+    right = torch.empty(targets.shape, dtype=torch.int8)
+    _read_out([tensor.detach() for tensor in inputs], targets, lengths, 1.0, (right, *(None,) * 6))
+    return right.bool()

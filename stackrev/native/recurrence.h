@@ -50,7 +50,7 @@ struct RecurrenceGradientCall {
     const void *g_top_hidden, *g_end_hidden, *g_end_cell, *g_end_read, *g_end_values;
     const double *g_end_bottoms, *g_end_tops, *g_end_height;
     // gradients wanted
-    void *g_inputs, *g_noise;                         // [T, B, 4H], [T, B, 2]
+    void *g_inputs, *g_noise;                         // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2]
     void *g_hidden0, *g_cell0, *g_read0;              // [K, B, H], [K, B, H], [B, M]
     void* g_values;                                   // [N + T, B, M]; the first N are the initial values'
     double *g_bottoms, *g_tops0, *g_height0;          // [N + T, B] (the first N count), [N, B], [B]
@@ -60,6 +60,7 @@ struct RecurrenceGradientCall {
 };
 
 constexpr long kChunkRows = 48;  // what these rows carry from step to step fits the cache beside the weights
+constexpr long kProductRows = 48;  // at least so many go into a product for the weights' gradients, if there are so many
 
 template <typename S>
 class Recurrence {
@@ -250,7 +251,8 @@ class Forward : Recurrence<S> {
         row.read(s, now.heights[i], read);
     }
 
-    // The state after a row's last step; zeros and empty elements for the steps that it does not take
+    // The state after a row's last step; zeros and empty elements for the steps that it does not take, except for what
+    // is saved of them, which nobody reads
     void finish(Carried& now, long i, long b) {
         for (long k = 0; k < K; ++k) {
             copy<S>(static_cast<S*>(c_.end_hidden) + (k * B + b) * H, hidden(now, k, i), H);
@@ -270,14 +272,6 @@ class Forward : Recurrence<S> {
             clear<S>(this->values() + (s * B + b) * M, M);
             c_.bottoms[s * B + b] = c_.tops[s * B + b] = now.heights[i];
             c_.below[s * B + b] = -1;
-            if (!c_.saving) continue;
-            clear<S>(static_cast<S*>(c_.squashed) + 2 * at, 2);
-            for (long k = 0; k < K; ++k) {
-                const long width = (k == 0 ? M : H) + H, layer = (k * T + t) * B + b;
-                clear<S>(static_cast<S*>(c_.sources[k]) + at * width, width);
-                clear<S>(static_cast<S*>(c_.activated) + layer * 4 * H, 4 * H);
-                clear<S>(static_cast<S*>(c_.cells) + layer * H, H);
-            }
         }
     }
 };
@@ -300,11 +294,32 @@ class Backward : Recurrence<S> {
 
    private:
     // Of the weights' gradients: a layer [M + H or 2H, 4 ph] and [4 ph], the value's [H, pm] and [pm], the gates' [ph] and
-    // 2 numbers
+    // 2 numbers; if there are ids, of the inputs [symbols, 4 ph]
     struct Sums {
         std::vector<Buffer<S>> recurrent, biases;
+        Buffer<S> inputs;
         Buffer<S> value, value_bias, push, pop;
         S push_bias = 0, pop_bias = 0;
+    };
+
+    // Gradients g of pre-activations, [rows, columns], beside what the weights multiplied, which wait for enough of them
+    struct Waiting {
+        Buffer<S> g;
+        long columns = 0, capacity = 0, rows = 0;
+        std::vector<RowPairs<S>> factors;
+
+        Waiting() = default;
+        Waiting(long most, long width) : g((most + kProductRows) * width), columns(width), capacity(most + kProductRows) {}
+        S* next() { return g.data() + rows * columns; }
+        bool full(long more) const { return rows + more > capacity; }
+        void add(const S* in, long more) {
+            factors.push_back({in, next(), more});
+            rows += more;
+        }
+        void clear() {
+            factors.clear();
+            rows = 0;
+        }
     };
 
     // Gradients of the state after step t, while t falls
@@ -313,8 +328,9 @@ class Backward : Recurrence<S> {
         Buffer<S> read;                        // [rows, pm]
         std::vector<double> heights;
         std::vector<double> uncut;  // [T, rows], of each step's H as a top of the final state; empty if there is none
-        // scratch: [rows, pm], [rows, ph], [rows, 4 ph], [rows, source], and padded copies of what was saved
-        Buffer<S> values, above, z, into, saved;
+        Waiting values;          // [rows, pm]
+        std::vector<Waiting> z;  // a layer [rows, 4 ph]
+        Buffer<S> above, into, saved;  // scratch: [rows, ph], [rows, source], and padded copies of what was saved
         long rows;
         Sums sums;
     };
@@ -326,14 +342,17 @@ class Backward : Recurrence<S> {
         long rows = 0;
         for (long t = last - 1; t >= 0; --t) {
             while (rows < now.rows && c_.lengths[chunk.first + rows] > t) ++rows;
-            for (long i = 0; i < rows; ++i) stack(now, chunk, t, i);
-            const S* const h = static_cast<const S*>(c_.top_hidden) + (t * B + chunk.first) * H;
-            add_products<S>(rows, now.sums.value.data(), H, pm, h, H, now.values.data(), pm);
-            add_rows<S>(rows, now.sums.value_bias.data(), pm, now.values.data(), pm);
+            if (now.values.full(rows)) add_value_products(now);
+            S* const values = now.values.next();
+            for (long i = 0; i < rows; ++i) stack(now, chunk, t, i, values + i * pm);
+            now.values.add(static_cast<const S*>(c_.top_hidden) + (t * B + chunk.first) * H, rows);
+            add_rows<S>(rows, now.sums.value_bias.data(), pm, values, pm);
             // gh of the top layer: + ga W_a'
-            multiply<S>(rows, now.above.data(), ph, now.values.data(), pm, weights_.value, true);
+            multiply<S>(rows, now.above.data(), ph, values, pm, weights_.value, true);
             for (long k = K - 1; k >= 0; --k) layer(now, chunk, k, t, rows);
         }
+        add_value_products(now);
+        for (long k = 0; k < K; ++k) add_layer_products(now, k);
         for (long i = 0; i < now.rows; ++i) finish(now, i, chunk.first + i);
         return std::move(now.sums);
     }
@@ -346,17 +365,18 @@ class Backward : Recurrence<S> {
             now.hidden.emplace_back(now.rows * ph);
             now.cells.emplace_back(now.rows * ph);
             widest = std::max(widest, weights_.source(k));
+            now.z.emplace_back(now.rows, 4 * ph);
             now.sums.recurrent.emplace_back(width(k) * 4 * ph);
             if (k) now.sums.biases.emplace_back(4 * ph);
         }
+        if (c_.ids) now.sums.inputs = Buffer<S>(c_.symbols * 4 * ph);
         now.sums.value = Buffer<S>(H * pm);
         now.sums.value_bias = Buffer<S>(pm);
         now.sums.push = Buffer<S>(ph);
         now.sums.pop = Buffer<S>(ph);
         now.read = Buffer<S>(now.rows * pm);
-        now.values = Buffer<S>(now.rows * pm);
+        now.values = Waiting(now.rows, pm);
         now.above = Buffer<S>(now.rows * ph);
-        now.z = Buffer<S>(now.rows * 4 * ph);
         now.into = Buffer<S>(now.rows * widest);
         now.saved = Buffer<S>(6 * ph);
         if (g_.g_end_tops) now.uncut.assign(T * now.rows, 0.0);
@@ -377,14 +397,14 @@ class Backward : Recurrence<S> {
     // The final stack's values, bottoms and tops
     void start_stack(Carried& now, long i, long b) {
         const long elements = N + c_.lengths[b];
-        for (long s = 0; s < N + T; ++s) {
+        for (long s = 0; s < elements; ++s) {
             S* const g_value = static_cast<S*>(g_.g_values) + (s * B + b) * M;
             if (g_.g_end_values) {
                 copy<S>(g_value, static_cast<const S*>(g_.g_end_values) + (s * B + b) * M, M);
             } else {
                 clear<S>(g_value, M);
             }
-            g_.g_bottoms[s * B + b] = g_.g_end_bottoms && s < elements ? g_.g_end_bottoms[s * B + b] : 0;
+            g_.g_bottoms[s * B + b] = g_.g_end_bottoms ? g_.g_end_bottoms[s * B + b] : 0;
             if (s < N) g_.g_tops0[s * B + b] = 0;
         }
         if (!g_.g_end_tops) return;
@@ -406,9 +426,9 @@ class Backward : Recurrence<S> {
     S push(long t, long b) const { return static_cast<const S*>(c_.push)[t * B + b]; }
     S pop(long t, long b) const { return static_cast<const S*>(c_.pop)[t * B + b]; }
 
-    // The read, the push, the pop, the controls; leaves the gradient of the value's pre-activation in `values` and what
-    // is known of that of the top layer's h in `above`
-    void stack(Carried& now, const Chunk& chunk, long t, long i) {
+    // The read, the push, the pop, the controls; leaves the gradient of the value's pre-activation in `ga_value` and
+    // what is known of that of the top layer's h in `above`
+    void stack(Carried& now, const Chunk& chunk, long t, long i, S* ga_value) {
         const long b = chunk.first + i, at = t * B + b, s = N + t;
         const StackRow<S> row = this->stack_row(b);
         const double L = row.bottom(s), height = L + double(push(t, b));
@@ -424,7 +444,6 @@ class Backward : Recurrence<S> {
         const S ga_pop = static_cast<S>(-gH) * stretched_gate_slope<S>(squashed[1], pop(t, b), e);
         const S* const v = row.value(s);
         const S* const gv = static_cast<const S*>(g_.g_values) + (s * B + b) * M;
-        S* const ga_value = now.values.data() + i * pm;
         for (long m = 0; m < M; ++m) ga_value[m] = gv[m] * (1 - v[m] * v[m]);
         S* const g_noise = static_cast<S*>(g_.g_noise) + at * 2;
         g_noise[0] = ga_push;
@@ -452,6 +471,8 @@ class Backward : Recurrence<S> {
     // or gr
     void layer(Carried& now, const Chunk& chunk, long k, long t, long rows) {
         S* const saved = now.saved.data();
+        if (now.z[k].full(rows)) add_layer_products(now, k);
+        S* const z = now.z[k].next();
         for (long i = 0; i < rows; ++i) {
             const long b = chunk.first + i, at = (k * T + t) * B + b;
             const S* const cells = static_cast<const S*>(c_.cells);
@@ -460,15 +481,18 @@ class Backward : Recurrence<S> {
                 pad_parts<S>(static_cast<const S*>(c_.activated) + at * 4 * H, saved, 4, H, ph);
             const S* const c = pad_parts<S>(cells + at * H, saved + 4 * ph, 1, H, ph);
             const S* const c_before = pad_parts<S>(last, saved + 5 * ph, 1, H, ph);
-            S* const gz = now.z.data() + i * 4 * ph;
+            S* const gz = z + i * 4 * ph;
             lstm_cell_backward<S>(activated, c, c_before, now.above.data() + i * ph, now.cells[k].data() + i * ph, gz, ph);
-            if (k == 0) copy_parts<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, H, gz, ph, 4, H);
+            if (k == 0 && c_.ids) {
+                add_scaled<S>(now.sums.inputs.data() + c_.ids[t * B + b] * 4 * ph, 1, gz, 4 * ph);
+            } else if (k == 0) {
+                copy_parts<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, H, gz, ph, 4, H);
+            }
         }
-        const S* const sources = static_cast<const S*>(c_.sources[k]) + (t * B + chunk.first) * width(k);
-        add_products<S>(rows, now.sums.recurrent[k].data(), width(k), 4 * ph, sources, width(k), now.z.data(), 4 * ph);
-        if (k) add_rows<S>(rows, now.sums.biases[k - 1].data(), 4 * ph, now.z.data(), 4 * ph);
+        now.z[k].add(static_cast<const S*>(c_.sources[k]) + (t * B + chunk.first) * width(k), rows);
+        if (k) add_rows<S>(rows, now.sums.biases[k - 1].data(), 4 * ph, z, 4 * ph);
         const long source = weights_.source(k), below = weights_.below(k);
-        multiply<S>(rows, now.into.data(), source, now.z.data(), 4 * ph, weights_.recurrent[k], false);
+        multiply<S>(rows, now.into.data(), source, z, 4 * ph, weights_.recurrent[k], false);
         for (long i = 0; i < rows; ++i) {
             const S* const into = now.into.data() + i * source;
             copy<S>(now.hidden[k].data() + i * ph, into + below, ph);
@@ -482,10 +506,20 @@ class Backward : Recurrence<S> {
         }
     }
 
+    void add_value_products(Carried& now) {
+        add_products<S>(now.sums.value.data(), H, pm, now.values.factors, H, pm);
+        now.values.clear();
+    }
+
+    void add_layer_products(Carried& now, long k) {
+        add_products<S>(now.sums.recurrent[k].data(), width(k), 4 * ph, now.z[k].factors, width(k), 4 * ph);
+        now.z[k].clear();
+    }
+
     // The steps that a row does not take have no gradient.
     void blank(long b) {
         for (long t = c_.lengths[b]; t < T; ++t) {
-            clear<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, 4 * H);
+            if (!c_.ids) clear<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, 4 * H);
             clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * 2, 2);
         }
     }
@@ -506,11 +540,13 @@ class Backward : Recurrence<S> {
         clear<S>(bias, 2 + M);
         for (long k = 0; k < K; ++k) clear<S>(static_cast<S*>(g_.g_recurrent[k]), width(k) * 4 * H);
         for (long k = 1; k < K; ++k) clear<S>(static_cast<S*>(g_.g_biases[k - 1]), 4 * H);
+        if (c_.ids) clear<S>(static_cast<S*>(g_.g_inputs), c_.symbols * 4 * H);
         for (const Sums& sums : chunks) {
             for (long k = 0; k < K; ++k) {
                 add_parts(static_cast<S*>(g_.g_recurrent[k]), sums.recurrent[k].data(), width(k) * 4);
                 if (k) add_parts(static_cast<S*>(g_.g_biases[k - 1]), sums.biases[k - 1].data(), 4);
             }
+            if (c_.ids) add_parts(static_cast<S*>(g_.g_inputs), sums.inputs.data(), c_.symbols * 4);
             for (long j = 0; j < H; ++j) {
                 S* const row = control + j * (2 + M);
                 row[0] += sums.push[j];

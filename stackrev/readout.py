@@ -1,0 +1,83 @@
+"""What follows a model's recurrence, up to the loss or to what it gets right, as functions of hidden states.
+
+    o_t = tanh(W_o h_t + b_o),   logits_t = W_l o_t + b_l    (paper section 3.4: o_t is the controller's output)
+
+Hidden states are [T, B, H], of rows that take different numbers of steps: longest first, so that the rows still running
+are always the first so many. Only steps that are taken count. On the CPU the compiled kernels go from hidden states to
+the loss and its gradients, or to a comparison, without ever holding all logits; plain torch does the same with them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, linear
+
+from stackrev.native import ops
+
+
+class ReadOutWeights(NamedTuple):
+    """The two layers.
+
+    Attributes:
+        output: W_o, [H, H].
+        output_bias: b_o, [H].
+        logits: W_l, [V, H].
+        logits_bias: b_l, [V].
+    """
+
+    output: Tensor
+    output_bias: Tensor
+    logits: Tensor
+    logits_bias: Tensor
+
+
+def read_out(hidden: Tensor, weights: ReadOutWeights) -> Tensor:
+    """Logits [..., V] of hidden states [..., H]."""
+    output = torch.tanh(linear(hidden, weights.output, weights.output_bias))
+    return linear(output, weights.logits, weights.logits_bias)
+
+
+def read_out_loss(
+    hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOutWeights, *, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """The mean cross-entropy of the steps that are taken, in nats a symbol.
+
+    Args:
+        hidden: [T, B, H].
+        targets: [T, B], the right symbols' ids.
+        steps: [B], how many steps each row takes, longest first; on the CPU.
+        weights: The two layers.
+        temperature: What the logits are divided by.
+
+    Returns:
+        The loss at that temperature, and the loss at 1, without a derivative.
+    """
+    if ops.read_out_usable((hidden, *weights)):
+        loss, at_one = ops.read_out_loss((hidden, *weights), targets, steps, temperature).unbind()
+        return loss, at_one.detach()
+    logits, right = read_out(pack(hidden, steps), weights), pack(targets, steps)
+    loss = cross_entropy(logits / temperature if temperature != 1 else logits, right)
+    at_one = cross_entropy(logits.detach(), right) if temperature != 1 else loss.detach()
+    return loss, at_one
+
+
+def read_out_right(hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOutWeights) -> Tensor:
+    """Whether the greatest logit is the right symbol's, [T, B], on the CPU; False where no step is taken."""
+    if ops.read_out_usable((hidden, *weights)):
+        return ops.read_out_right((hidden, *weights), targets, steps)
+    table = torch.zeros(targets.shape, dtype=torch.bool)
+    right = read_out(pack(hidden, steps), weights).argmax(-1) == pack(targets, steps)
+    table[torch.arange(targets.shape[0])[:, None] < steps] = right.cpu()
+    return table
+
+
+def pack(steps_first: Tensor, steps: Tensor) -> Tensor:
+    """The running rows [sum of steps, ...] of a padded batch [T, B, ...], step by step."""
+    flat = steps_first.flatten(0, 1)
+    if bool((steps == steps_first.shape[0]).all()):
+        return flat
+    running = torch.arange(steps_first.shape[0])[:, None] < steps
+    return flat.index_select(0, running.flatten().nonzero()[:, 0].to(flat.device))
