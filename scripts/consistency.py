@@ -379,8 +379,19 @@ def environment() -> dict[str, Any]:
         "torch": str(torch.__version__),
         "kernels": native.describe(),
         "machine": platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
     }
+
+
+def processor() -> str:
+    """The processor's own name for itself; torch picks some of its instructions, and so the last bits, by it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 # Telling
