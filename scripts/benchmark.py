@@ -1,6 +1,6 @@
 """How fast the compiled kernels are, as ratios measured in one run. No speed is printed where results disagree.
 
-    python scripts/benchmark.py [stack] [growth] [step] [literal] [stream]
+    python scripts/benchmark.py [stack] [growth] [step] [literal] [train] [stream]
 
 Times are medians over repetitions in which the competitors take turns, so that what else the machine does hits them
 alike. What runs on one thread is measured in the processor's time, which waiting for the processor is no part of. Each
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stackrev import models, native, vocabulary
+from stackrev import checkpoints, models, native, vocabulary
 from stackrev.config import ModelConfig, TrainingConfig
 from stackrev.data import Batch, make_batch
 from stackrev.models import StackLSTMReverser
@@ -42,7 +44,7 @@ BATCH, HIDDEN, WIDTH = 50, 64, 64
 
 def main() -> None:
     """Run the parts asked for, all of them by default."""
-    parts = {"stack": stack, "growth": growth, "step": step, "literal": literal, "stream": stream}
+    parts = {"stack": stack, "growth": growth, "step": step, "literal": literal, "train": train, "stream": stream}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all if none is named")
     parser.add_argument("--repeats", type=int, default=15)
@@ -258,6 +260,31 @@ def literal_of(steps: int, repeats: int) -> None:
     ours, theirs = seconds(min(repeats, 7), *competitors)
     details = f"{ours * 1e3:.0f} ms, {theirs * 1e3:.0f} ms"
     report(f"plain torch by hand against autograd, 2 x {steps} steps", ours / theirs, "x", "at most 0.5", details)
+
+
+# --- A whole run
+
+
+def train(repeats: int) -> None:
+    """`stackrev train --seed 0` from the start of the process to its end; refused where something is not right."""
+    wall, training = [], []
+    for _ in range(min(repeats, 5)):
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            command = [*(sys.executable, "-m", "stackrev", "train", "--model", "stack-lstm"), "--seed", "0"]
+            start = time.perf_counter()
+            subprocess.run([*command, "--output", str(run)], capture_output=True, check=True)
+            wall.append(time.perf_counter() - start)
+            last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
+            checkpoint = checkpoints.load(run)
+        training.append(float(last["seconds"]))
+        for lengths in (checkpoint.config.data.lengths, checkpoint.config.data.test_lengths):
+            found = checkpoint.scores[str(lengths)]
+            if found["coarse"] != 1 or found["samples"] != checkpoint.config.data.held_out_samples:
+                sys.exit(f"not everything is right: {lengths}: {found}")
+    details = f"{last['batch']} batches, {' '.join(f'{each:.1f}' for each in wall)}"
+    report("stackrev train --model stack-lstm --seed 0", statistics.median(wall), "s", "at most 6", details)
+    report("of which training and its checks", statistics.median(training), "s", "at most 4")
 
 
 # --- One long string
