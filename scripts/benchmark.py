@@ -183,7 +183,7 @@ def step_of(length: int, repeats: int) -> None:
 
     def gradients(function: Callable[..., StackLSTMOutput]) -> list[Tensor]:
         models.stack_lstm = function  # type: ignore[attr-defined]
-        ops.read_out_usable = usable if function is stack_lstm else lambda inputs: False
+        ops.read_out_usable = usable if function is stack_lstm else lambda *tensors: False
         model.zero_grad()
         hidden = model.hidden(batch, generator=torch.Generator().manual_seed(1))
         loss, _ = read_out_loss(hidden, batch.target, batch.steps, model.read_out_weights)

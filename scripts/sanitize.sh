@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the kernels with AddressSanitizer and UndefinedBehaviorSanitizer and runs their tests on them, which reach every
-# entry point, except for the one that asks for more memory than there is, which the sanitizer ends. The build goes into a temporary copy; any finding ends the run with an error.
+# entry point. The build goes into a temporary copy; any finding ends the run with an error. Left out is the test that
+# asks for more memory than there is, which the sanitizer itself ends.
 #
 #   scripts/sanitize.sh [further arguments for pytest]
 set -euo pipefail
@@ -37,4 +38,5 @@ cd "$work"
 LD_PRELOAD=$preload "$python" -c '
 from stackrev.native import describe
 print(describe())'
-LD_PRELOAD=$preload "$python" -m pytest tests/native -p no:cacheprovider -k "not compiled_as and not fork and not more_than_there_is" "$@"
+LD_PRELOAD=$preload "$python" -m pytest tests/native -p no:cacheprovider \
+    -k "not compiled_as and not fork and not more_than_there_is" "$@"

@@ -2,7 +2,7 @@
 
 import sys
 
-from stackrev.cli import main
+from stackrev.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -141,7 +141,7 @@ def sample_batch(
         if not excluded:
             return _padded(strings, counts)
         flat, longest = bytes(strings.T.flatten().tolist()), strings.shape[0]
-        rows = [flat[row * longest :][:count] for row, count in enumerate(counts.tolist())]
+        rows = [flat[row * longest : row * longest + count] for row, count in enumerate(counts.tolist())]
         if excluded.isdisjoint(rows):
             return _padded(strings, counts)
         again = lengths if mixed_lengths else LengthRange(minimum=len(rows[0]), maximum=len(rows[0]))

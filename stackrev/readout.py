@@ -4,7 +4,8 @@
 
 Hidden states are [T, B, H], of rows that take different numbers of steps: longest first, so that the rows still running
 are always the first so many. Only steps that are taken count. On the CPU the compiled kernels go from hidden states to
-the loss and its gradients, or to a comparison, without ever holding all logits; plain torch does the same with them.
+the loss and its gradients, or to a comparison, without ever holding all logits, and without autocast or a second
+derivative; plain torch does the same with all logits.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from stackrev.native import ops
+
+_NO_SYMBOL = torch.iinfo(torch.int64).min  # none is left out of the loss
 
 
 class ReadOutWeights(NamedTuple):
@@ -54,24 +57,58 @@ def read_out_loss(
 
     Returns:
         The loss at that temperature, and the loss at 1, without a derivative.
+
+    Raises:
+        ValueError: Shapes do not belong together, or the steps do not fall.
+        IndexError: A target is not one of the V symbols.
     """
-    if ops.read_out_usable((hidden, *weights)):
-        loss, at_one = ops.read_out_loss((hidden, *weights), targets, steps, temperature).unbind()
-        return loss, at_one.detach()
-    logits, right = read_out(pack(hidden, steps), weights), pack(targets, steps)
-    loss = cross_entropy(logits / temperature if temperature != 1 else logits, right)
-    at_one = cross_entropy(logits.detach(), right) if temperature != 1 else loss.detach()
-    return loss, at_one
+    check_shapes(hidden, targets, steps, weights)
+    if ops.read_out_usable((hidden, *weights), (targets, steps)):
+        return ops.read_out_loss((hidden, *weights), targets, steps, temperature)
+    logits, right = read_out(pack(hidden, steps), weights), pack(targets, steps).long()
+
+    def loss_of(scaled: Tensor) -> Tensor:
+        return cross_entropy(scaled, right, ignore_index=_NO_SYMBOL)
+
+    loss = loss_of(logits / temperature if temperature != 1 else logits)
+    return loss, loss_of(logits.detach()) if temperature != 1 else loss.detach()
 
 
 def read_out_right(hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOutWeights) -> Tensor:
-    """Whether the greatest logit is the right symbol's, [T, B], on the CPU; False where no step is taken."""
-    if ops.read_out_usable((hidden, *weights)):
+    """Whether the greatest logit is the right symbol's, [T, B], on the CPU.
+
+    False where no step is taken, and where a logit is not a number. Arguments and errors as of `read_out_loss`.
+    """
+    check_shapes(hidden, targets, steps, weights)
+    if ops.read_out_usable((hidden, *weights), (targets, steps)):
         return ops.read_out_right((hidden, *weights), targets, steps)
-    table = torch.zeros(targets.shape, dtype=torch.bool)
-    right = read_out(pack(hidden, steps), weights).argmax(-1) == pack(targets, steps)
+    table = torch.zeros(targets.shape, dtype=torch.bool, device="cpu")
+    logits = read_out(pack(hidden, steps), weights)
+    right = (logits.argmax(-1) == pack(targets, steps)) & ~logits.isnan().any(-1)
     table[torch.arange(targets.shape[0])[:, None] < steps] = right.cpu()
     return table
+
+
+def check_shapes(hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOutWeights) -> None:
+    """Refuse arguments whose shapes do not belong together.
+
+    Raises:
+        ValueError: A shape is wrong.
+    """
+    if hidden.dim() != 3 or weights.logits.dim() != 2:
+        raise ValueError(f"hidden and logits have {hidden.dim()} and {weights.logits.dim()} dimensions, not 3 and 2")
+    (_, batch, size), symbols = hidden.shape, weights.logits.shape[0]
+    expected = {
+        "targets": (targets, hidden.shape[:2]),
+        "steps": (steps, (batch,)),
+        "output": (weights.output, (size, size)),
+        "output bias": (weights.output_bias, (size,)),
+        "logits": (weights.logits, (symbols, size)),
+        "logits bias": (weights.logits_bias, (symbols,)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor.shape != torch.Size(shape):
+            raise ValueError(f"{name} has the shape {list(tensor.shape)}, not {list(shape)}")
 
 
 def pack(steps_first: Tensor, steps: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ Derivatives at ties: of a gate at 0 or 1, zero; of `max(L_i, H - 1)`, to H - 1 u
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -115,10 +116,15 @@ def stack_lstm(
     """
     check_shapes(inputs, lengths, state, weights, noise, ids)
     flat = _flatten(state, weights)
-    if ops.usable((inputs, *flat[:4], *flat[7:], *(() if noise is None else (noise,))), state.stack[1:]):
+    values, numbers = (inputs, *flat[:4], *flat[7:], noise), (lengths, ids)
+    if ops.usable(_there(values), state.stack[1:], _there(numbers)):
         hidden, push, pop, *final = ops.recurrence(inputs, ids, lengths, noise, stretch, flat)
         return StackLSTMOutput(hidden, push, pop, _state(final))
     return stack_lstm_torch(inputs, lengths, state, weights, stretch=stretch, noise=noise, ids=ids)
+
+
+def _there(tensors: Iterable[Tensor | None]) -> list[Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 def stack_lstm_torch(

@@ -63,8 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Torch warns where there is no NumPy, which nothing here needs.
     warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
-    # At its end Python would search all that torch has made for cycles, for as long as a short command takes.
-    atexit.register(gc.freeze)
     command = typer.main.get_command(app)
     try:
         code = command.main(None if arguments is None else list(arguments), prog_name="stackrev", standalone_mode=False)
@@ -81,6 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:  # Typer's own answer to a broken pipe, and to a request for shell completion
         return exit_.code if isinstance(exit_.code, int) else 0
     return code if isinstance(code, int) else 0
+
+
+def program() -> int:
+    """`stackrev`, as a process of its own: `main`, and no last search for cycles in all that torch has made."""
+    atexit.register(gc.freeze)
+    return main()
 
 
 def _report(error: BaseException) -> int:

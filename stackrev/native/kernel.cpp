@@ -26,11 +26,16 @@ int guarded(Work&& work) {
     }
 }
 
-// Whether every step's symbol, if there are any, is one of those that the call knows
+// Whether the symbol of every step that a row takes, if there are any, is one of those that the call knows
 template <typename Call>
 bool symbols_fit(const Call& call, const std::int64_t* ids) {
-    if (!ids) return true;
-    return std::all_of(ids, ids + call.steps * call.batch, [&](std::int64_t id) { return id >= 0 && id < call.symbols; });
+    for (std::int64_t b = 0; ids && b < call.batch; ++b) {
+        for (std::int64_t t = 0; t < call.lengths[b]; ++t) {
+            const std::int64_t id = ids[t * call.batch + b];
+            if (id < 0 || id >= call.symbols) return false;
+        }
+    }
+    return true;
 }
 
 // Whether the rows are sorted by length, from at most T to at least 0
@@ -54,6 +59,7 @@ int forward(const stackrev::RecurrenceCall& call) {
 template <typename S>
 int backward(const stackrev::RecurrenceGradientCall& call) {
     if (!lengths_fit(call.forward)) return kWrongLengths;
+    if (!symbols_fit(call.forward, call.forward.ids)) return kUnknownSymbol;
     return guarded([&] { stackrev::Backward<S>(call).run(); });
 }
 

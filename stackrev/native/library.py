@@ -74,8 +74,6 @@ def _load(name: str) -> ctypes.CDLL | str:
         return f"{paths[0].name} does not load ({error}); {REBUILD}"
     if version != VERSION:
         return f"{paths[0].name} is of another version of stackrev; {REBUILD}"
-    library.stackrev_take.argtypes, library.stackrev_take.restype = [ctypes.c_int64], ctypes.c_void_p
-    library.stackrev_give_back.argtypes, library.stackrev_give_back.restype = [ctypes.c_void_p], None
     return library
 
 

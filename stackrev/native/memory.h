@@ -1,8 +1,8 @@
 // Large blocks of memory that are used again. Fresh memory comes from the operating system page by page, each zeroed
 // and each with a trap into the system, which for the neural stack would cost as much as all the arithmetic.
 //
-// Idle blocks are marked as the system's to take back whenever it needs them (MADV_FREE), so keeping them costs others
-// nothing. Where that is not to be had there are no blocks, and callers get their memory elsewhere.
+// Idle blocks are marked as the system's to take back whenever it needs them (MADV_FREE): they cost no memory, but address
+// space. Where that is not to be had there are no blocks, and callers get their memory elsewhere.
 #pragma once
 
 #include <cstddef>
@@ -30,7 +30,12 @@ class Memory {
             const bool fits = each->bytes >= bytes && each->bytes < 2 * bytes;
             if (fits && (best == idle_.end() || each->bytes < best->bytes)) best = each;
         }
-        if (best == idle_.end()) return fresh(bytes);
+        if (best == idle_.end()) {
+            void* const start = fresh(bytes);
+            if (start || idle_.empty()) return start;
+            shrink(0);  // there is a bound on address space, and it has been met
+            return fresh(bytes);
+        }
         const Block block = *best;
         idle_.erase(best);
         idle_bytes_ -= block.bytes;
@@ -82,13 +87,19 @@ class Memory {
         }
         idle_.push_back(block);
         idle_bytes_ += block.bytes;
-        while (idle_bytes_ > kKept) {  // the one that has been idle longest goes
+        shrink(kKept);
+    }
+
+    // The blocks that have been idle longest go, until no more than `most` bytes are left.
+    void shrink(std::size_t most) {
+        while (idle_bytes_ > most) {
             idle_bytes_ -= idle_.front().bytes;
             munmap(idle_.front().start, idle_.front().bytes);
             idle_.erase(idle_.begin());
         }
     }
 #else
+    void shrink(std::size_t) {}
     void* fresh(std::size_t) { return nullptr; }
     void keep(const Block&) {}
 #endif

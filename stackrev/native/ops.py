@@ -1,9 +1,10 @@
 """The compiled kernels as torch operators: under autograd, `torch.no_grad`, `torch.compile` and `gradcheck`.
 
-What they compute is in `stack.py` and `recurrence.py`, which call this when `usable` says so. Each operator is opaque
-to torch: a forward that returns what its derivative needs beside its results, and a backward that is an operator too.
-Derivatives of derivatives are not there. Outside `torch.compile` the same functions run as autograd functions, without
-the way through torch's dispatcher, which costs as much as a few dozen steps.
+What they compute is in `stack.py`, `recurrence.py` and `readout.py`, which call this when `usable` says so. The first
+two are operators, opaque to torch: a forward that returns what its derivative needs beside its results, and a backward
+that is an operator too. Outside `torch.compile` the same functions run as autograd functions, without the way through
+torch's dispatcher, which costs as much as a few dozen steps. Derivatives of derivatives are not there; numbers too
+small to be normal count as zero.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stackrev.native import memory
 from stackrev.native.library import NATIVE
@@ -41,12 +41,37 @@ def _borrow_threads(library: ctypes.CDLL) -> bool:
 if NATIVE.library is not None:
     _borrow_threads(NATIVE.library)
 
+
+_NO_SECOND_DERIVATIVE = b"stackrev's compiled kernels have no second derivative"
+_Backward = Callable[..., tuple[Tensor | None, ...]]
+
+
+def _differentiable_once(backward: _Backward) -> _Backward:
+    """A function's `backward` whose results, if someone means to differentiate them, raise an error when they do.
+
+    Torch's `once_differentiable` lets them pass for constants where the gradient that comes in is one.
+    """
+
+    def once(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        again = torch.is_grad_enabled()
+        with torch.no_grad():
+            results = backward(ctx, *grads)
+        if not again:
+            return results
+        refuse: Any = torch._C._functions.DelayedError
+        wanted = (None if result is None else result.detach().requires_grad_() for result in results)
+        return tuple(refuse(_NO_SECOND_DERIVATIVE, len(results))(*wanted))
+
+    return once
+
+
 _KINDS = {torch.float32: "float", torch.float64: "double"}
+_TABLE_ROWS = 48  # `kChunkRows` in recurrence.h; a table of more rows than these have steps takes more room than these
 _NO_MEMORY, _WRONG_LENGTHS, _UNKNOWN_SYMBOL = 1, 2, 3
 
 
-def usable(values: Sequence[Tensor], heights: Sequence[Tensor]) -> bool:
-    """Whether the kernels can take these tensors: on the CPU, not empty, floats of one type and heights in float64."""
+def usable(values: Sequence[Tensor], heights: Sequence[Tensor], numbers: Sequence[Tensor] = ()) -> bool:
+    """Whether the kernels can take these tensors: all on the CPU, values not empty and of one type, heights float64."""
     kind = values[0].dtype
     return (
         NATIVE.library is not None
@@ -54,6 +79,7 @@ def usable(values: Sequence[Tensor], heights: Sequence[Tensor]) -> bool:
         and values[0].numel() > 0
         and all(tensor.dtype == kind and tensor.device.type == "cpu" for tensor in values)
         and all(tensor.dtype == torch.float64 and tensor.device.type == "cpu" for tensor in heights)
+        and all(tensor.device.type == "cpu" for tensor in numbers)
     )
 
 
@@ -184,10 +210,10 @@ def _recurrence_call(
 ) -> tuple[_RecurrenceCall, list[Any]]:
     """The call's structure, and what must stay alive until it returns."""
     tensors = inputs, noise, hidden0, cell0, read0, tops0, height0, control, control_bias
-    whole = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    whole = [None if tensor is None else memory.contiguous(tensor) for tensor in tensors]
     lengths = lengths.to(torch.int64).contiguous()
     ids = None if ids is None else ids.to(torch.int64).contiguous()
-    recurrent, biases = [weights.contiguous() for weights in recurrent], [bias.contiguous() for bias in biases]
+    recurrent, biases = [*map(memory.contiguous, recurrent)], [*map(memory.contiguous, biases)]
     lists = _pointers(recurrent), _pointers(biases), _pointers([outputs[14], *outputs[15].unbind()])
     weights, later_biases, sources = (ctypes.addressof(array) for array in lists)
     steps, batch = (inputs if ids is None else ids).shape[:2]
@@ -241,7 +267,7 @@ def _recurrence_backward(
     arguments = inputs, ids, lengths, None, stretch, hidden0, cell0, read0, tops0, height0, control, control_bias
     forward, _kept = _recurrence_call(*arguments, recurrent, biases, outputs, True)
     given = [g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_end_values, g_end_bottoms, g_end_tops, g_end_height]
-    given = [None if tensor is None else tensor.contiguous() for tensor in given]
+    given = [None if tensor is None else memory.contiguous(tensor) for tensor in given]
     lists = _pointers([wanted[11], *wanted[12].unbind()]), _pointers(wanted[13].unbind())
     fixed = *map(_pointer, given), *map(_pointer, wanted[:11])
     call = _RecurrenceGradientCall(forward, *fixed, *(ctypes.addressof(array) for array in lists))
@@ -347,7 +373,7 @@ class _Recurrence(torch.autograd.Function):
         _recurrence_setup(ctx, _with_lists(inputs), output)
 
     @staticmethod
-    @once_differentiable
+    @_differentiable_once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         *fixed, g_recurrent, g_biases = _recurrence_gradient(_recurrence_backward, ctx, *grads)
         return *fixed, *g_recurrent, *g_biases
@@ -396,6 +422,8 @@ def recurrence(
         ValueError: The lengths are not sorted.
         IndexError: An id is not one of the V.
     """
+    if ids is not None and inputs.shape[0] > ids.shape[0] * min(ids.shape[1], _TABLE_ROWS):
+        inputs, ids = torch.nn.functional.embedding(ids, inputs), None
     saving = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, noise, *flat))
     arguments = inputs, ids, lengths, noise, stretch, saving, *flat
     outputs: tuple[Tensor, ...]
@@ -497,7 +525,11 @@ def _neural_stack_backward(
 
 
 def _rows_contiguous(gradient: Tensor) -> Tensor:
-    """The same numbers [T, B, M], each row in one piece; the one row that is all there is of a sum's gradient, once."""
+    """The same numbers [T, B, M], every row in one piece.
+
+    The gradient of a sum is one number that stands for all: it becomes one row that stands for all.
+    """
+    gradient = gradient.resolve_neg()
     if gradient.shape[2] == 1 or gradient.stride(2) == 1:
         return gradient
     if not any(gradient.stride()):
@@ -562,7 +594,7 @@ class _NeuralStack(torch.autograd.Function):
     setup_context = staticmethod(_neural_stack_setup)
 
     @staticmethod
-    @once_differentiable
+    @_differentiable_once
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, ...]:
         return _neural_stack_gradient(_neural_stack_backward, ctx, *grads)
 
@@ -606,14 +638,14 @@ class _ReadOutCall(ctypes.Structure):
 
 
 def _read_out(
-    inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor, temperature: float, results: Sequence[Tensor | None]
+    inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor, temperature: float, results: Sequence[int | None]
 ) -> None:
-    """Call the kernel on the states and the four weights, to fill the results, in the order of `_ReadOutCall`."""
-    whole = [tensor.contiguous() for tensor in inputs]
+    """Call the kernel on the states and the four weights; it fills the results, pointers in `_ReadOutCall`'s order."""
+    whole = [*map(memory.contiguous, inputs)]
     lengths, targets = lengths.to(torch.int64).contiguous(), targets.to(torch.int64).contiguous()
     steps, batch, hidden = whole[0].shape
     sizes = steps, batch, hidden, whole[3].shape[0], torch.get_num_threads()
-    pointers = map(_pointer, (lengths, targets, *whole, *results))
+    pointers = *map(_pointer, (lengths, targets, *whole)), *results
     _call("read_out", whole[0].dtype, _ReadOutCall(*sizes, temperature, *pointers))
 
 
@@ -621,27 +653,31 @@ class _ReadOutLoss(torch.autograd.Function):
     """The gradients are there as soon as the loss is, so that the logits never have to be."""
 
     @staticmethod
-    def forward(ctx: Any, targets: Tensor, lengths: Tensor, temperature: float, *inputs: Tensor) -> Tensor:
-        losses = torch.empty(2, dtype=torch.float64)
+    def forward(
+        ctx: Any, targets: Tensor, lengths: Tensor, temperature: float, *inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        losses = (ctypes.c_double * 2)()
         gradients = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
-        _read_out(inputs, targets, lengths, temperature, (None, losses, *gradients))
+        _read_out(inputs, targets, lengths, temperature, (None, ctypes.addressof(losses), *map(_pointer, gradients)))
         ctx.save_for_backward(*gradients)
-        return losses.to(inputs[0].dtype)
+        loss, at_one = (inputs[0].new_tensor(number) for number in losses)
+        ctx.mark_non_differentiable(at_one)
+        return loss, at_one
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g_losses: Tensor) -> tuple[Tensor | None, ...]:
-        factor = float(g_losses[0])
-        scaled = ctx.saved_tensors if factor == 1 else [gradient * factor for gradient in ctx.saved_tensors]
-        return None, None, None, *scaled
+    @_differentiable_once
+    def backward(ctx: Any, g_loss: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
+        return None, None, None, *(gradient * g_loss for gradient in ctx.saved_tensors)
 
 
-def read_out_usable(inputs: Sequence[Tensor]) -> bool:
-    """Whether the kernel can take the states and weights, and nobody has to see what is done with them."""
-    return usable(inputs, ()) and _plain(inputs)
+def read_out_usable(inputs: Sequence[Tensor], numbers: Sequence[Tensor]) -> bool:
+    """Whether the kernel can take states and weights, targets and lengths, and nobody has to see what is done."""
+    return usable(inputs, (), numbers) and _plain((*inputs, *numbers))
 
 
-def read_out_loss(inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor, temperature: float) -> Tensor:
+def read_out_loss(
+    inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
     """The losses of `readout.py`, on arguments that belong together.
 
     Args:
@@ -651,14 +687,14 @@ def read_out_loss(inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor, te
         temperature: What the logits are divided by.
 
     Returns:
-        The mean loss at that temperature, which has a derivative, and at 1, which is taken to have none.
+        The mean loss at that temperature, and at 1, which has no derivative.
     """
-    losses: Tensor = _ReadOutLoss.apply(targets, lengths, temperature, *inputs)  # type: ignore[no-untyped-call]
+    losses: tuple[Tensor, Tensor] = _ReadOutLoss.apply(targets, lengths, temperature, *inputs)  # type: ignore[no-untyped-call]
     return losses
 
 
 def read_out_right(inputs: Sequence[Tensor], targets: Tensor, lengths: Tensor) -> Tensor:
     """Whether each step's greatest logit is its target's, [T, B]; arguments as of `read_out_loss`."""
-    right = torch.empty(targets.shape, dtype=torch.int8)
-    _read_out([tensor.detach() for tensor in inputs], targets, lengths, 1.0, (right, *(None,) * 6))
+    right = torch.empty(targets.shape, dtype=torch.int8, device="cpu")
+    _read_out([tensor.detach() for tensor in inputs], targets, lengths, 1.0, (right.data_ptr(), *(None,) * 6))
     return right.bool()

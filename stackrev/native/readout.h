@@ -30,9 +30,9 @@ struct ReadOutCall {
     const void* states;                          // [T, B, H]
     const void *output, *output_bias;            // [H, H], [H]
     const void *logits, *logits_bias;            // [V, H], [V]
-    // results: whether the greatest logit is the target's, or null; or the rest
-    std::int8_t* right;                          // [T, B]
-    double* losses;                              // at the temperature, and at 1
+    // results: either whether the greatest logit is the target's, [T, B], or, if that is null, the rest
+    std::int8_t* right;
+    double* losses;  // at the temperature, and at 1
     void *g_states, *g_output, *g_output_bias, *g_logits, *g_logits_bias;
 };
 
@@ -132,18 +132,22 @@ class ReadOut {
         return sums;
     }
 
+    // Not a number if one of them is not
     S greatest(const S* z) const {
-        Vector<S> best = load<S>(z);
-        for (long j = Lanes<S>::count; j < pv; j += Lanes<S>::count) {
+        constexpr long count = Lanes<S>::count;
+        const Vector<S> nothing{};
+        Vector<S> best = load<S>(z), wrong{};
+        for (long j = 0; j < pv; j += count) {
             const Vector<S> each = load<S>(z + j);
             best = each > best ? each : best;
+            wrong += each == each ? nothing : each;
         }
-        S lanes[Lanes<S>::count];
+        S lanes[count];
         store<S>(lanes, best);
-        return *std::max_element(lanes, lanes + Lanes<S>::count);
+        return *std::max_element(lanes, lanes + count) + total<S>(wrong);
     }
 
-    // The first of the greatest
+    // The first of the greatest; V if one is not a number
     long guess(const S* z) const { return std::find(z, z + V, greatest(z)) - z; }
 
     // The losses of one row, added to the sums; its logits become their gradient, (p - [target]) / (n temperature).

@@ -1,6 +1,7 @@
 """Memory that is used again: never while anything can still see it."""
 
 import gc
+import subprocess
 import sys
 
 import pytest
@@ -103,3 +104,49 @@ def test_large_results_are_right_when_memory_is_used_again():
             kept = [reads.detach(), *gradients]
             copies = [tensor.clone() for tensor in kept]
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(kept, copies, strict=True))
+
+
+def test_it_cannot_be_resized():
+    with pytest.raises(RuntimeError, match="resiz"):
+        new_empty(torch.zeros(0), ROWS).resize_(2 * ROWS)
+
+
+def test_processes_that_fork_while_others_take_memory():
+    """In a process of its own, since it forks beside threads."""
+    code = """
+import os, threading, torch
+from stackrev.native.memory import SMALLEST, new_empty
+
+def take():
+    while True:
+        new_empty(torch.zeros(0), SMALLEST // 4)
+
+for _ in range(2):
+    threading.Thread(target=take, daemon=True).start()
+for _ in range(60):
+    child = os.fork()
+    if child == 0:
+        new_empty(torch.zeros(0), SMALLEST // 4)
+        os._exit(0)
+    os.waitpid(child, 0)
+print("done", flush=True)
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "done\n", done.stderr
+
+
+def test_idle_memory_makes_room_where_address_space_is_bounded():
+    """In a process of its own, which has little address space left beside what is idle."""
+    code = """
+import resource, torch
+from stackrev.native.memory import new_empty
+
+kept = new_empty(torch.zeros(0), 150 << 20)
+del kept
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
+print(new_empty(torch.zeros(0), 50 << 20).fill_(1).sum().item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "52428800.0\n", done.stderr

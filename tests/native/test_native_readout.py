@@ -37,7 +37,7 @@ def results(call, temperature=1.0) -> list[Tensor]:
 
 def plain(monkeypatch, function, *arguments):
     with monkeypatch.context() as patch:
-        patch.setattr(ops, "read_out_usable", lambda inputs: False)
+        patch.setattr(ops, "read_out_usable", lambda *tensors: False)
         return function(*arguments)
 
 
@@ -120,12 +120,93 @@ def test_of_equal_logits_the_first_is_the_greatest():
     ]
 
 
-def test_wrong_arguments():
-    hidden, targets, steps, weights = random_call(3, 2, 4, 5)
-    with pytest.raises(IndexError):
-        read_out_loss(hidden, targets + 5, steps, weights)
+@pytest.mark.parametrize("way", [lambda patch, function, *call: function(*call), plain], ids=["compiled", "plain"])
+class TestWrongArguments:
+    def test_unknown_targets(self, way, monkeypatch):
+        hidden, targets, steps, weights = random_call(3, 2, 4, 5)
+        for wrong in (targets + 5, targets - 5, torch.full_like(targets, -100)):
+            with pytest.raises(IndexError):
+                way(monkeypatch, read_out_loss, hidden, wrong, steps, weights)
+
+    def test_targets_of_steps_that_are_not_taken_may_be_anything(self, way, monkeypatch):
+        hidden, targets, _, weights = random_call(3, 2, 4, 5)
+        steps = torch.tensor([3, 1])
+        padded = targets.where(torch.arange(3)[:, None] < steps, torch.tensor(-1))
+        for each in (padded, padded.int()):
+            ours = way(monkeypatch, read_out_loss, hidden, each, steps, weights)
+            assert torch.equal(ours[0], way(monkeypatch, read_out_loss, hidden, targets, steps, weights)[0])
+
+    @pytest.mark.parametrize("function", [read_out_loss, read_out_right])
+    @pytest.mark.parametrize("name", ["targets", "steps", "output", "output bias", "logits", "logits bias"])
+    def test_wrong_shapes(self, function, name, way, monkeypatch):
+        hidden, targets, steps, weights = random_call(3, 2, 4, 5)
+        names = ("targets", "steps", "output", "output bias", "logits", "logits bias")
+        call = dict(zip(names, (targets, steps, *weights), strict=True))
+        call[name] = call[name][..., :-1] if name == "logits" else call[name][:-1]
+        targets, steps, *weights = call.values()
+        with pytest.raises(ValueError, match=f"^{name} has the shape"):
+            way(monkeypatch, function, hidden, targets, steps, ReadOutWeights(*weights))
+
+    def test_wrong_dimensions(self, way, monkeypatch):
+        hidden, targets, steps, weights = random_call(3, 2, 4, 5)
+        with pytest.raises(ValueError, match="dimensions"):
+            way(monkeypatch, read_out_loss, hidden[0], targets, steps, weights)
+
+
+def test_steps_that_do_not_fall():
+    hidden, targets, _, weights = random_call(3, 2, 4, 5)
     with pytest.raises(ValueError, match="lengths"):
         read_out_loss(hidden, targets, torch.tensor([2, 3]), weights)
+
+
+def test_what_is_elsewhere_is_not_touched():
+    hidden, targets, steps, weights = random_call(3, 2, 4, 5)
+    assert ops.read_out_usable((hidden, *weights), (targets, steps))
+    assert not ops.read_out_usable((hidden, *weights), (targets.to("meta"), steps))
+    with torch.device("meta"):
+        assert results((hidden, targets, steps, weights))[0].device.type == "cpu"
+        assert read_out_right(hidden, targets, steps, weights).device.type == "cpu"
+
+
+def test_a_second_derivative_is_refused():
+    hidden, targets, steps, weights = random_call(3, 2, 4, 5)
+    loss, _ = read_out_loss(hidden, targets, steps, weights)
+    (gradient,) = torch.autograd.grad(loss, [weights.logits], create_graph=True)
+    assert torch.equal(
+        gradient, torch.autograd.grad(read_out_loss(hidden, targets, steps, weights)[0], weights.logits)[0]
+    )
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        gradient.square().sum().backward()
+
+
+def test_results_are_one_s_own():
+    hidden, targets, steps, weights = random_call(3, 2, 4, 5)
+    loss, at_one = read_out_loss(hidden, targets, steps, weights)
+    (first,) = torch.autograd.grad(loss, [hidden], retain_graph=True)
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(torch.autograd.grad(loss, [hidden], retain_graph=True)[0], kept)
+    loss /= 2
+    at_one /= 2
+    assert torch.allclose(torch.autograd.grad(loss, [hidden])[0], kept / 2)
+
+
+@pytest.mark.parametrize("place", [0, 5, 19])
+def test_where_a_logit_is_not_a_number_nothing_is_right(place, monkeypatch):
+    hidden, targets, steps, weights = random_call(20, 10, 8, 20)
+    with torch.no_grad():
+        weights.logits_bias[place] = math.nan
+    assert not read_out_right(hidden, targets, steps, weights).any()
+    assert not plain(monkeypatch, read_out_right, hidden, targets, steps, weights).any()
+
+
+def test_a_logit_that_rules_its_symbol_out(monkeypatch):
+    call = random_call(5, 3, 4, 6)
+    targets = call[1].clamp(min=1)
+    with torch.no_grad():
+        call[3].logits_bias[0] = -math.inf
+    call = call[0], targets, *call[2:]
+    assert_close(results(call), plain(monkeypatch, results, call), 1e-10)
 
 
 def test_any_layout(monkeypatch):

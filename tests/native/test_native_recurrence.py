@@ -128,3 +128,46 @@ def test_without_noise():
 @pytest.mark.parametrize("scale", [5.0, 40.0])
 def test_saturated_gates(scale):
     assert_same(random_call(63, 9, 5, scale=scale), torch.float64)
+
+
+def with_table(call, symbols: int, *, dtype=torch.int64):
+    """The same call with inputs from a table, which takes the inputs' place as what wants a gradient."""
+    generator = torch.Generator().manual_seed(3)
+    steps, batch, wide = call["inputs"].shape
+    table = torch.randn(symbols, wide, generator=generator, dtype=torch.float64).to(call["inputs"].dtype)
+    ids = torch.randint(symbols, (steps, batch), generator=generator).to(dtype)
+    return call | {"inputs": table.requires_grad_(), "ids": ids}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("T", "B", "symbols"), [(7, 3, 2), (20, 50, 131), (20, 120, 131), (7, 3, 1000), (1, 1, 5)])
+@pytest.mark.parametrize("K", [1, 2])
+def test_inputs_from_a_table(T, B, symbols, K, dtype):
+    call = with_table(random_call(T, B, 5, H=6, K=K, dtype=dtype), symbols)
+    ours, theirs = results(stack_lstm, call), results(stack_lstm_torch, call)
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b, TOLERANCE[dtype])
+
+
+def test_ids_of_any_integers():
+    call = random_call(7, 3, 5)
+    ours, theirs = (results(stack_lstm, with_table(call, 9, dtype=dtype)) for dtype in (torch.int32, torch.int64))
+    for a, b in zip(ours, theirs, strict=True):
+        assert_close(a, b, 0)
+
+
+def test_unknown_ids():
+    call = with_table(random_call(7, 3, 5), 9)
+    for wrong in (9, -1):
+        ids = call["ids"].clone()
+        ids[0, 0] = wrong
+        with pytest.raises(IndexError):
+            stack_lstm(**call | {"ids": ids})
+
+
+def test_ids_that_have_changed_behind_torch_s_back():
+    call = with_table(random_call(7, 3, 5), 9)
+    output = stack_lstm(**call)
+    call["ids"].numpy()[0, 0] = 2**40
+    with pytest.raises(IndexError):
+        torch.autograd.grad(output.hidden.sum(), call["inputs"])

@@ -179,3 +179,27 @@ def test_gradients_in_any_layout(layout, M):
         torch.autograd.grad(function(*call)[0], call, weight) for function in (neural_stack, neural_stack_torch)
     )
     assert_close(list(ours), list(theirs), TOLERANCE[torch.float64])
+
+
+@pytest.mark.parametrize("M", [1, 5])
+def test_gradients_that_are_views_of_what_they_are_negated(M):
+    call = random_call(7, 3, M)[:3]
+    weight = torch.randn(7, 3, M, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    negated = torch.view_as_complex(weight).conj().imag
+    assert negated.is_neg()
+    ours, theirs = (
+        torch.autograd.grad(function(*call)[0], call, negated) for function in (neural_stack, neural_stack_torch)
+    )
+    assert_close(list(ours), list(theirs), TOLERANCE[torch.float64])
+    ours, theirs = (
+        [function(negated, call[1].abs(), call[2])[0].detach()] for function in (neural_stack, neural_stack_torch)
+    )
+    assert_close(ours, theirs, TOLERANCE[torch.float64])
+
+
+def test_a_second_derivative_is_refused():
+    values, push, pop = random_call(7, 3, 5)[:3]
+    reads, _ = neural_stack(values, push, pop)
+    (gradient,) = torch.autograd.grad(reads.sum(), [push], create_graph=True)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        (reads.sum() + gradient.square().sum()).backward()
