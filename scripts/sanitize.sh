@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the kernels with AddressSanitizer and UndefinedBehaviorSanitizer and runs their tests on them, which reach every
-# entry point. The build goes into a temporary copy; any finding ends the run with an error. Left out is the test that
-# asks for more memory than there is, which the sanitizer itself ends.
+# Builds the kernels with AddressSanitizer and UndefinedBehaviorSanitizer and runs their tests on them. The build goes into
+# a temporary copy; any finding ends the run with an error. Left out are tests that the sanitizers themselves break: of
+# torch's compiler, of forks, and of bounds on memory.
 #
 #   scripts/sanitize.sh [further arguments for pytest]
 set -euo pipefail
@@ -39,4 +39,4 @@ LD_PRELOAD=$preload "$python" -c '
 from stackrev.native import describe
 print(describe())'
 LD_PRELOAD=$preload "$python" -m pytest tests/native -p no:cacheprovider \
-    -k "not compiled_as and not fork and not more_than_there_is" "$@"
+    -k "not compiled_as and not fork and not more_than_there_is and not address_space" "$@"

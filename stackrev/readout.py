@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from stackrev.native import ops
+from stackrev.recurrence import check_lengths
 
 _NO_SYMBOL = torch.iinfo(torch.int64).min  # none is left out of the loss
 
@@ -62,7 +63,7 @@ def read_out_loss(
         ValueError: Shapes do not belong together, or the steps do not fall.
         IndexError: A target is not one of the V symbols.
     """
-    check_shapes(hidden, targets, steps, weights)
+    _check(hidden, targets, steps, weights)
     if ops.read_out_usable((hidden, *weights), (targets, steps)):
         return ops.read_out_loss((hidden, *weights), targets, steps, temperature)
     logits, right = read_out(pack(hidden, steps), weights), pack(targets, steps).long()
@@ -79,7 +80,7 @@ def read_out_right(hidden: Tensor, targets: Tensor, steps: Tensor, weights: Read
 
     False where no step is taken, and where a logit is not a number. Arguments and errors as of `read_out_loss`.
     """
-    check_shapes(hidden, targets, steps, weights)
+    _check(hidden, targets, steps, weights)
     if ops.read_out_usable((hidden, *weights), (targets, steps)):
         return ops.read_out_right((hidden, *weights), targets, steps)
     table = torch.zeros(targets.shape, dtype=torch.bool, device="cpu")
@@ -89,12 +90,7 @@ def read_out_right(hidden: Tensor, targets: Tensor, steps: Tensor, weights: Read
     return table
 
 
-def check_shapes(hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOutWeights) -> None:
-    """Refuse arguments whose shapes do not belong together.
-
-    Raises:
-        ValueError: A shape is wrong.
-    """
+def _check(hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOutWeights) -> None:
     if hidden.dim() != 3 or weights.logits.dim() != 2:
         raise ValueError(f"hidden and logits have {hidden.dim()} and {weights.logits.dim()} dimensions, not 3 and 2")
     (_, batch, size), symbols = hidden.shape, weights.logits.shape[0]
@@ -109,6 +105,7 @@ def check_shapes(hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOu
     for name, (tensor, shape) in expected.items():
         if tensor.shape != torch.Size(shape):
             raise ValueError(f"{name} has the shape {list(tensor.shape)}, not {list(shape)}")
+    check_lengths(steps, hidden.shape[0])
 
 
 def pack(steps_first: Tensor, steps: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ One step::
 
 The read feeds back, so this is sequential. What does not depend on it stays outside: the symbols' contribution is
 gathered before, outputs and logits are matrix products after, and in plain torch every weight gradient is one matrix
-product over all steps after the backward loop. (The compiled kernels add to it at each step, over the rows that run.)
+product over all steps after the backward loop. (In the compiled kernels it is one whenever enough rows
+have come together.)
 
 Derivatives at ties: of a gate at 0 or 1, zero; of `max(L_i, H - 1)`, to H - 1 unless L_i is greater; of the running
 `min(E, L_t)`, to E unless L_t is smaller.
@@ -139,9 +140,10 @@ def stack_lstm_torch(
 ) -> StackLSTMOutput:
     """`stack_lstm` in plain torch, on any device: what runs where the compiled kernels are not."""
     check_shapes(inputs, lengths, state, weights, noise, ids)
+    check_lengths(lengths, (inputs if ids is None else ids).shape[0])
     if ids is not None:
-        inputs = torch.nn.functional.embedding(ids, inputs)
-    check_lengths(lengths, inputs.shape[0])
+        taken = torch.arange(ids.shape[0])[:, None] < lengths
+        inputs = torch.nn.functional.embedding(ids.where(taken.to(ids.device), 0), inputs)
     flat = _StackLSTM.apply(inputs, lengths, stretch, noise, *_flatten(state, weights))  # type: ignore[no-untyped-call]
     hidden, push, pop, *final = flat
     return StackLSTMOutput(hidden, push, pop, _state(final))
@@ -160,6 +162,8 @@ def check_shapes(
     Raises:
         ValueError: A shape is wrong.
     """
+    if ids is not None and (ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool):
+        raise ValueError(f"ids are {ids.dtype} in {ids.dim()} dimensions, not integers in 2")
     steps, batch = (inputs if ids is None else ids).shape[:2]
     layers, _, size = state.hidden.shape
     width = state.read.shape[1]

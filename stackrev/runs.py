@@ -41,6 +41,7 @@ class Run:
     Attributes:
         folder: As given.
         trainer: As given.
+        command: As given.
         threads: As given.
     """
 
@@ -48,7 +49,7 @@ class Run:
         self.folder = folder
         self.trainer = trainer
         self.threads = threads
-        self._command = command
+        self.command = command
         self._saved: tuple[int, int] | None = None
 
     @classmethod
@@ -162,7 +163,7 @@ class Run:
         if now == self._saved:
             return
         tensors, state = self.trainer.state()
-        state |= {"command": self._command, "threads": self.threads}
+        state |= {"command": self.command, "threads": self.threads}
         checkpoints.save_tensors(self.folder / STATE, tensors, {"state": json.dumps(state)})
         checkpoints.save(
             self.folder,
@@ -170,7 +171,7 @@ class Run:
             self.config,
             scores=self._scores(),
             history=progress.history,
-            command=self._command,
+            command=self.command,
         )
         self._saved = now
 

@@ -88,17 +88,31 @@ def neural_stack(
 
     Returns:
         The reads [T, B, M], and the stack after the last step.
+
+    Raises:
+        ValueError: A shape is wrong.
     """
     steps, batch, width = values.shape
     if state is None:
         state = StackState.empty(batch, width, like=values)
-    if push.shape != (steps, batch) or pop.shape != (steps, batch):
-        raise ValueError(f"push and pop have the shapes {list(push.shape)}, {list(pop.shape)}, not {[steps, batch]}")
+    _check_shapes(steps, batch, width, push, pop, state)
     if ops.usable((values, state.values), state[1:]) and push.device == pop.device == values.device:
         V = torch.cat([state.values, values]) if state.values.shape[0] else values
+        if V is values and not (torch.is_grad_enabled() and values.requires_grad):
+            V = values.clone()  # the stack's own, whatever becomes of the caller's; over others autograd watches
         reads, *heights = ops.neural_stack(V, push.double(), pop.double(), *state[1:])
         return reads, StackState(V, *heights)
     return neural_stack_torch(values, push, pop, state)
+
+
+def _check_shapes(steps: int, batch: int, width: int, push: Tensor, pop: Tensor, state: StackState) -> None:
+    if push.shape != (steps, batch) or pop.shape != (steps, batch):
+        raise ValueError(f"push and pop have the shapes {list(push.shape)}, {list(pop.shape)}, not {[steps, batch]}")
+    elements = state.bottoms.shape[:1]
+    expected = StackState((*elements, batch, width), (*elements, batch), (*elements, batch), (batch,))  # type: ignore[arg-type]
+    for name, tensor, shape in zip(StackState._fields, state, expected, strict=True):
+        if tensor.shape != shape:
+            raise ValueError(f"the state's {name} has the shape {list(tensor.shape)}, not {list(shape)}")
 
 
 def neural_stack_torch(
@@ -112,6 +126,7 @@ def neural_stack_torch(
     steps, batch, width = values.shape
     if state is None:
         state = StackState.empty(batch, width, like=values)
+    _check_shapes(steps, batch, width, push, pop, state)
     d, u = push.to(state.height.dtype), pop.to(state.height.dtype)
     if steps == 0:
         return values, state

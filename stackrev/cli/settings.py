@@ -139,8 +139,8 @@ def configure(base: Config, options: Mapping[str, Any]) -> Config:
     return Config(**sections)
 
 
-def command_line(config: Config) -> str:
-    """The shortest `stackrev train` that trains a configuration."""
+def command_line(config: Config, *, threads: int | None = None) -> str:
+    """The shortest `stackrev train` that trains a configuration, on so many threads if it matters."""
     defaults = _settings(Config.default(config.model.kind))
     words = ["stackrev", "train", "--model", config.model.kind, "--seed", str(config.training.seed)]
     for field, value in _settings(config).items():
@@ -150,4 +150,6 @@ def command_line(config: Config) -> str:
             words.append(_switch(field).split("/")[0 if value else 1])
         else:
             words += [_option(field), _text(value)]
+    if threads is not None:
+        words += ["--threads", str(threads)]
     return shlex.join(words)

@@ -110,7 +110,7 @@ def train(
         set_threads(threads or run.threads)
     else:
         set_threads(threads)
-        run = Run.start(folder, config, command=settings.command_line(config), overwrite=force)
+        run = Run.start(folder, config, command=settings.command_line(config, threads=threads), overwrite=force)
     if not _train(run, quiet=quiet):
         if not quiet:
             complain("note", f"stopped after {run.trainer.progress.batch} batches and saved in {folder}")
@@ -162,7 +162,7 @@ def _result(run: Run, scores: dict[str, Scores]) -> dict[str, Any]:
         "solved_batch": reached.solved_batch,
         "seconds": round(reached.seconds, 3),
         "scores": {lengths: summary(each, config.data.held_out_seed) for lengths, each in scores.items()},
-        "command": settings.command_line(config),
+        "command": run.command,
     }
 
 

@@ -4,7 +4,8 @@ One C++ source is compiled when the package is installed, once for each set of i
 `_baseline`, which on Arm is NEON. They are plain C libraries, loaded with ctypes, which releases the GIL during calls.
 Where no compiler was, they are not there, and everything works in plain torch.
 
-`STACKREV_NATIVE=0` in the environment turns the kernels off; `avx512`, `avx2` or `baseline` asks for one of them.
+`STACKREV_NATIVE=0` in the environment turns the kernels off; `avx512`, `avx2` or `baseline` asks for one of them, and 1
+for the fastest, as does nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import NamedTuple
 VERSION = 9  # of the functions; `stackrev_version` in kernel.cpp
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
 REBUILD = (
-    "install stackrev again with a C++17 compiler present: "
-    "pip install --force-reinstall --no-deps --no-cache-dir stackrev"
+    "install stackrev again with a C++17 compiler present, in the folder of its source: "
+    "pip install --force-reinstall --no-deps --no-cache-dir ."
 )
 
 
@@ -54,6 +55,8 @@ def find(wanted: str | None) -> Native:
         if not runnable:
             return Native(None, "", f"STACKREV_NATIVE={wanted}, but this processor does not have it")
     missing = ""
+    if wanted not in (None, "", "1", *SETS):
+        missing = f"STACKREV_NATIVE={wanted} is none of 0, 1, {', '.join(SETS)}, and counts for nothing"
     for name in reversed(runnable):
         library = baseline if name == "baseline" else _load(name)
         if not isinstance(library, str):

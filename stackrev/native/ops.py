@@ -42,14 +42,13 @@ if NATIVE.library is not None:
     _borrow_threads(NATIVE.library)
 
 
-_NO_SECOND_DERIVATIVE = b"stackrev's compiled kernels have no second derivative"
 _Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def _differentiable_once(backward: _Backward) -> _Backward:
     """A function's `backward` whose results, if someone means to differentiate them, raise an error when they do.
 
-    Torch's `once_differentiable` lets them pass for constants where the gradient that comes in is one.
+    Torch's `once_differentiable` lets them pass for constants of what the function was given.
     """
 
     def once(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -58,11 +57,22 @@ def _differentiable_once(backward: _Backward) -> _Backward:
             results = backward(ctx, *grads)
         if not again:
             return results
-        refuse: Any = torch._C._functions.DelayedError
-        wanted = (None if result is None else result.detach().requires_grad_() for result in results)
-        return tuple(refuse(_NO_SECOND_DERIVATIVE, len(results))(*wanted))
+        refused: tuple[Tensor | None, ...] = _Refused.apply(len(results), *results, *ctx.saved_tensors, *grads)  # type: ignore[no-untyped-call]
+        return refused
 
     return once
+
+
+class _Refused(torch.autograd.Function):
+    """The first of its arguments, as if they had come of all the others by something that has no derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(None if tensor is None else tensor.clone() for tensor in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        raise RuntimeError("stackrev's compiled kernels have no second derivative")
 
 
 _KINDS = {torch.float32: "float", torch.float64: "double"}
@@ -75,12 +85,21 @@ def usable(values: Sequence[Tensor], heights: Sequence[Tensor], numbers: Sequenc
     kind = values[0].dtype
     return (
         NATIVE.library is not None
+        and not _transformed()
         and kind in _KINDS
         and values[0].numel() > 0
         and all(tensor.dtype == kind and tensor.device.type == "cpu" for tensor in values)
         and all(tensor.dtype == torch.float64 and tensor.device.type == "cpu" for tensor in heights)
         and all(tensor.device.type == "cpu" for tensor in numbers)
     )
+
+
+def _transformed() -> bool:
+    """Whether `torch.func` differentiates, which goes past the operators' own derivatives; `vmap` alone does not."""
+    if not torch._C._are_functorch_transforms_active():
+        return False
+    functorch: Any = torch._C._functorch
+    return any(each.key() != functorch.TransformType.Vmap for each in functorch.get_interpreter_stack())
 
 
 def _call(function: str, kind: torch.dtype, call: ctypes.Structure) -> None:
@@ -423,7 +442,8 @@ def recurrence(
         IndexError: An id is not one of the V.
     """
     if ids is not None and inputs.shape[0] > ids.shape[0] * min(ids.shape[1], _TABLE_ROWS):
-        inputs, ids = torch.nn.functional.embedding(ids, inputs), None
+        taken = torch.arange(ids.shape[0], device="cpu")[:, None] < lengths
+        inputs, ids = torch.nn.functional.embedding(ids.where(taken, 0), inputs), None
     saving = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, noise, *flat))
     arguments = inputs, ids, lengths, noise, stretch, saving, *flat
     outputs: tuple[Tensor, ...]
@@ -659,7 +679,7 @@ class _ReadOutLoss(torch.autograd.Function):
         losses = (ctypes.c_double * 2)()
         gradients = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in inputs]
         _read_out(inputs, targets, lengths, temperature, (None, ctypes.addressof(losses), *map(_pointer, gradients)))
-        ctx.save_for_backward(*gradients)
+        ctx.save_for_backward(*gradients, *inputs)
         loss, at_one = (inputs[0].new_tensor(number) for number in losses)
         ctx.mark_non_differentiable(at_one)
         return loss, at_one
@@ -667,7 +687,8 @@ class _ReadOutLoss(torch.autograd.Function):
     @staticmethod
     @_differentiable_once
     def backward(ctx: Any, g_loss: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
-        return None, None, None, *(gradient * g_loss for gradient in ctx.saved_tensors)
+        gradients = ctx.saved_tensors[: len(ctx.saved_tensors) // 2]
+        return None, None, None, *(gradient * g_loss for gradient in gradients)
 
 
 def read_out_usable(inputs: Sequence[Tensor], numbers: Sequence[Tensor]) -> bool:

@@ -212,7 +212,7 @@ class Session {
 
     // Pop, push, read; the equations are in stack.h. Here an element's successor on the chain is its neighbour.
     void stack() {
-        const double popped = height_ - pop_, level = popped > 0 ? popped : 0;
+        const double drained = height_ - pop_, level = drained <= 0 ? 0 : drained;
         while (elements_.size() > 0 && elements_.bottom(elements_.size() - 1) >= level) elements_.pop();
         const long last = elements_.size();
         elements_.push();
@@ -226,7 +226,7 @@ class Session {
         double top = height_;
         for (long i = last; i >= 0 && top > floor; --i) {
             const double bottom = elements_.bottom(i), alpha = top - (bottom > floor ? bottom : floor);
-            if (alpha > 0) add_scaled<float>(read, static_cast<float>(alpha), elements_.value(i), sizes_.width);
+            if (!(alpha <= 0)) add_scaled<float>(read, static_cast<float>(alpha), elements_.value(i), sizes_.width);
             top = bottom;
         }
     }

@@ -66,14 +66,14 @@ struct StackRow {
 
     // Pops and pushes: element s goes on the chain above `last`, the uppermost so far. Returns H.
     double push(long s, long last, double height, double d, double u) {
-        const double level = height - u > 0 ? height - u : 0;
+        const double drained = height - u, level = drained <= 0 ? 0 : drained;
         while (last >= 0 && bottom(last) >= level) last = next(last);
         bottoms[s * stride] = level;
         below[s * stride] = static_cast<std::int32_t>(last);
         return level + d;
     }
 
-    // Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0:
+    // Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0 or is not a number:
     // inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element whose L is the top
     // of i, i itself if its own initial top is, or -1 for the height H.
     template <typename Visit>
@@ -90,7 +90,7 @@ struct StackRow {
             }
             const bool inside = level > floor;
             const double alpha = top - (inside ? level : floor);
-            if (alpha > 0) visit(i, alpha, inside, source);
+            if (!(alpha <= 0)) visit(i, alpha, inside, source);
             if (!inside) break;
             top = level;
             source = i;

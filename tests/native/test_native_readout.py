@@ -147,16 +147,16 @@ class TestWrongArguments:
         with pytest.raises(ValueError, match=f"^{name} has the shape"):
             way(monkeypatch, function, hidden, targets, steps, ReadOutWeights(*weights))
 
+    @pytest.mark.parametrize("steps", [[2, 3], [4, 1], [3, -1]])
+    def test_wrong_steps(self, steps, way, monkeypatch):
+        hidden, targets, _, weights = random_call(3, 2, 4, 5)
+        with pytest.raises(ValueError, match="lengths must fall"):
+            way(monkeypatch, read_out_loss, hidden, targets, torch.tensor(steps), weights)
+
     def test_wrong_dimensions(self, way, monkeypatch):
         hidden, targets, steps, weights = random_call(3, 2, 4, 5)
         with pytest.raises(ValueError, match="dimensions"):
             way(monkeypatch, read_out_loss, hidden[0], targets, steps, weights)
-
-
-def test_steps_that_do_not_fall():
-    hidden, targets, _, weights = random_call(3, 2, 4, 5)
-    with pytest.raises(ValueError, match="lengths"):
-        read_out_loss(hidden, targets, torch.tensor([2, 3]), weights)
 
 
 def test_what_is_elsewhere_is_not_touched():

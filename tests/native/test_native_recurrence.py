@@ -102,7 +102,14 @@ def assert_same(call, dtype) -> None:
 
 @pytest.mark.parametrize(
     ("T", "B", "M"),
-    [*list(itertools.product([1, 2, 7, 63], [1, 3, 50], [1, 5])), (63, 3, 64), (7, 50, 64), (130, 3, 5)],
+    [
+        *list(itertools.product([1, 2, 7, 63], [1, 3, 50], [1, 5])),
+        (63, 3, 64),
+        (7, 50, 64),
+        (130, 3, 5),
+        (130, 50, 5),
+        (130, 1, 64),
+    ],
 )
 def test_shapes(T, B, M):
     assert_same(random_call(T, B, M), torch.float64)
@@ -126,8 +133,9 @@ def test_without_noise():
 
 
 @pytest.mark.parametrize("scale", [5.0, 40.0])
-def test_saturated_gates(scale):
-    assert_same(random_call(63, 9, 5, scale=scale), torch.float64)
+@pytest.mark.parametrize("K", [1, 2])
+def test_saturated_gates(scale, K):
+    assert_same(random_call(63, 9, 5, K=K, scale=scale), torch.float64)
 
 
 def with_table(call, symbols: int, *, dtype=torch.int64):
@@ -147,6 +155,36 @@ def test_inputs_from_a_table(T, B, symbols, K, dtype):
     ours, theirs = results(stack_lstm, call), results(stack_lstm_torch, call)
     for a, b in zip(ours, theirs, strict=True):
         assert_close(a, b, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("function", [stack_lstm, stack_lstm_torch])
+@pytest.mark.parametrize("symbols", [9, 1000])
+def test_ids_of_steps_that_are_not_taken_may_be_anything(function, symbols):
+    call = with_table(random_call(7, 3, 5), symbols)
+    taken = torch.arange(7)[:, None] < call["lengths"]
+    assert not taken.all()
+    ours = results(function, call | {"ids": call["ids"].where(taken, -1)})
+    for a, b in zip(ours, results(function, call), strict=True):
+        assert_close(a, b, 0)
+
+
+@pytest.mark.parametrize("function", [stack_lstm, stack_lstm_torch])
+def test_ids_that_are_none(function):
+    call = with_table(random_call(7, 3, 5), 9)
+    for wrong in (call["ids"].double(), call["ids"][..., None], call["ids"] > 3):
+        with pytest.raises(ValueError, match="ids are"):
+            function(**call | {"ids": wrong})
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_not_a_number_stays_in_sight(place):
+    call = random_call(7, 3, 5, mixed=False)
+    with torch.no_grad():
+        call["weights"].control_bias[place] = torch.nan
+    for function in (stack_lstm, stack_lstm_torch):
+        output = function(**call)
+        assert output.hidden[2:].isnan().all()
+        assert output.state.stack.height.isnan().all()
 
 
 def test_ids_of_any_integers():

@@ -1,6 +1,7 @@
 """The compiled neural stack against the one in plain torch and the paper's equations."""
 
 import itertools
+import threading
 
 import pytest
 import torch
@@ -57,9 +58,15 @@ def assert_close(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> 
         assert ((a - b).abs() / scale <= tolerance).all(), f"{index}: {((a - b).abs() / scale).max()}"
 
 
+SHAPES = [*itertools.product([1, 2, 7, 63, 130], [1, 3], [1, 5, 64]), *itertools.product([7, 130], [50], [5, 64])]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("N", [0, 1, 9])
-@pytest.mark.parametrize(("T", "B", "M"), [*itertools.product([1, 2, 7, 63], [1, 3], [1, 5, 64]), (130, 50, 5)])
+@pytest.mark.parametrize(
+    ("T", "B", "M"),
+    SHAPES,
+)
 def test_like_torch(T, B, M, N, dtype):
     call = random_call(T, B, M, N, dtype=dtype)
     ours, theirs = results(neural_stack, call), results(neural_stack_torch, call)
@@ -203,3 +210,79 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(reads.sum(), [push], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         (reads.sum() + gradient.square().sum()).backward()
+
+
+@pytest.mark.parametrize("function", [neural_stack, neural_stack_torch])
+@pytest.mark.parametrize("name", StackState._fields)
+def test_a_state_of_other_shapes_is_refused(name, function):
+    values, push, pop, *state = random_call(4, 3, 5, 2)
+    wrong = StackState(*state)._replace(**{name: getattr(StackState(*state), name)[..., :-1]})
+    with pytest.raises(ValueError, match=r"the state's \w+ has the shape"):
+        function(values, push, pop, wrong)
+    with pytest.raises(ValueError, match="the state's values has the shape"):
+        function(values, push, pop, StackState.empty(1, 5, like=values))
+
+
+def test_a_state_keeps_its_values():
+    """Where a stream is fed through one buffer."""
+    pieces = [[t.detach() for t in random_call(3, 2, 4, seed=seed)[:3]] for seed in range(3)]
+    final = []
+    for function in (neural_stack, neural_stack_torch):
+        buffer, state, reads = torch.empty(3, 2, 4, dtype=torch.float64), None, []
+        for values, push, pop in pieces:
+            read, state = function(buffer.copy_(values), push, pop * 0.5, state)
+            reads.append(read)
+        final.append(reads)
+    assert_close(*final, TOLERANCE[torch.float64])
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_what_is_not_a_number_stays_in_sight(place):
+    call = [t.detach().clone() for t in random_call(9, 2, 3)[:3]]
+    call[place][4, 0] = torch.nan
+    (ours, state), (theirs, expected) = neural_stack(*call), neural_stack_torch(*call)
+    assert torch.equal(ours[:4].isnan(), theirs[:4].isnan())
+    assert ours[4, 0].isnan().any()
+    assert not ours[:, 1].isnan().any()
+    assert torch.equal(state.height.isnan(), expected.height.isnan())
+
+
+def test_every_way_to_a_second_derivative_is_refused():
+    values, push, pop = (t.detach() for t in random_call(5, 2, 3)[:3])
+
+    def loss(push):
+        return neural_stack(values, push, pop)[0].square().sum()
+
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.functional.hessian(loss, push)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated", "ignore:There is a performance drop")  # in torch
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.func.jacfwd])
+def test_transforms_that_differentiate(transform):
+    values, push, pop = (t.detach() for t in random_call(5, 2, 3)[:3])
+
+    def loss_of(function):
+        return lambda push: function(values, push, pop)[0].square().sum()
+
+    ours, theirs = transform(loss_of(neural_stack))(push), transform(loss_of(neural_stack_torch))(push)
+    assert theirs.abs().max() > 0.1
+    assert_close([ours], [theirs], TOLERANCE[torch.float64])
+
+
+def test_others_run_meanwhile():
+    """A call lets go of the interpreter."""
+    values, push, pop = torch.rand(20_000, 8, 64), torch.rand(20_000, 8), torch.rand(20_000, 8)
+    counted, running = 0, threading.Event()
+
+    def call():
+        running.set()
+        for _ in range(5):
+            neural_stack(values, push, pop)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    running.wait()
+    while thread.is_alive():
+        counted += 1
+    assert counted > 1000

@@ -226,6 +226,14 @@ def test_turned_off(monkeypatch):
 
 
 @needs_kernels
+def test_a_wish_that_is_none_is_told():
+    found = library.find("off")
+    assert found.library is not None
+    assert found.missing.startswith("STACKREV_NATIVE=off is none of 0, 1, baseline, avx2, avx512")
+    assert library.find("1").missing == library.find(None).missing
+
+
+@needs_kernels
 @pytest.mark.parametrize("instructions", library.SETS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_set_of_instructions_gives_the_same(monkeypatch, instructions, dtype):
