@@ -11,7 +11,6 @@ import atexit
 import gc
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -61,8 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # Torch warns where there is no NumPy, which nothing here needs.
-    warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
     command = typer.main.get_command(app)
     try:
         code = command.main(None if arguments is None else list(arguments), prog_name="stackrev", standalone_mode=False)
