@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stackrev import checkpoints, models, native, vocabulary
+from stackrev import checkpoints, cli, models, native, vocabulary
 from stackrev.config import ModelConfig, TrainingConfig
 from stackrev.data import Batch, make_batch
 from stackrev.models import StackLSTMReverser
@@ -49,9 +50,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all if none is named")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--stream-alone", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--command", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(parts):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if arguments.command:
+        command_alone(shlex.split(arguments.command))
     if arguments.stream_alone:
         stream_alone(arguments.stream_alone)
         return
@@ -335,6 +339,46 @@ def stream(repeats: int) -> None:
     megabytes, taken = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     details = f"{1e6 / taken:,.0f} characters a second"
     report("peak memory, 1,000,000 characters, torch included", megabytes, "MiB", "at most 1,536", details)
+
+    stream_commands()
+
+
+def stream_commands() -> None:
+    """The same by the command line with the packaged model, from the start of the process to its end, on one core."""
+    generator = torch.Generator().manual_seed(0)
+    measured = []
+    for length in (1_000_000, 2_000_000):
+        codes = torch.randint(ord("a"), ord("z") + 1, (length,), generator=generator)
+        text = bytes(codes.tolist()).decode()
+        taken, megabytes, written = command_in_a_process("reverse", text)
+        if written.rstrip("\n") != text[::-1]:
+            sys.exit("stackrev reverse writes something else")
+        measured.append((taken, megabytes))
+    (once, megabytes), (twice, _) = measured
+    report("stackrev reverse, characters a second of 1,000,000", 1e6 / once, "", "at least 50,000")
+    report("twice the length, 2,000,000", twice / once, "x", "at most 2.2")
+    report("peak memory, 1,000,000 characters", megabytes, "MiB", "at most 1,536")
+    taken, megabytes, written = command_in_a_process("evaluate --lengths 1000000 --samples 1 --json")
+    if json.loads(written)[0]["coarse"] != 1:
+        sys.exit(f"stackrev evaluate finds an error: {written}")
+    report("stackrev evaluate, characters a second of 1,000,000", 1e6 / taken, "", "at least 50,000")
+    report("peak memory, 1,000,000 characters", megabytes, "MiB", "at most 1,536")
+
+
+def command_in_a_process(command: str, text: str = "") -> tuple[float, float, str]:
+    """The seconds that a command takes on one thread, its peak memory in MiB, and what it writes."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    call = [sys.executable, __file__, "--command", command]
+    start = time.perf_counter()
+    done = subprocess.run(call, input=text, capture_output=True, text=True, check=True, env=environment)
+    return time.perf_counter() - start, float(done.stderr.split()[-1]), done.stdout
+
+
+def command_alone(arguments: Sequence[str]) -> None:
+    """For a process of its own: run a command, and tell its peak memory in MiB last on stderr."""
+    code = cli.main(arguments)
+    print(peak_memory(), file=sys.stderr)
+    sys.exit(code)
 
 
 def stream_alone(length: int) -> None:

@@ -116,12 +116,20 @@ def stack_lstm(
         The top layer's hidden states, the gates and the final state.
     """
     check_shapes(inputs, lengths, state, weights, noise, ids)
+    if ids is not None and not ops.fits_a_table(inputs, ids):
+        inputs, ids = _looked_up(inputs, ids, lengths), None
     flat = _flatten(state, weights)
     values, numbers = (inputs, *flat[:4], *flat[7:], noise), (lengths, ids)
     if ops.usable(_there(values), state.stack[1:], _there(numbers)):
         hidden, push, pop, *final = ops.recurrence(inputs, ids, lengths, noise, stretch, flat)
         return StackLSTMOutput(hidden, push, pop, _state(final))
     return stack_lstm_torch(inputs, lengths, state, weights, stretch=stretch, noise=noise, ids=ids)
+
+
+def _looked_up(table: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+    """The inputs [T, B, 4H] themselves; where no step is taken, whatever its id, those of id 0."""
+    taken = torch.arange(ids.shape[0], device=lengths.device)[:, None] < lengths
+    return torch.nn.functional.embedding(ids.where(taken.to(ids.device), 0), table)
 
 
 def _there(tensors: Iterable[Tensor | None]) -> list[Tensor]:
@@ -142,8 +150,7 @@ def stack_lstm_torch(
     check_shapes(inputs, lengths, state, weights, noise, ids)
     check_lengths(lengths, (inputs if ids is None else ids).shape[0])
     if ids is not None:
-        taken = torch.arange(ids.shape[0])[:, None] < lengths
-        inputs = torch.nn.functional.embedding(ids.where(taken.to(ids.device), 0), inputs)
+        inputs = _looked_up(inputs, ids, lengths)
     flat = _StackLSTM.apply(inputs, lengths, stretch, noise, *_flatten(state, weights))  # type: ignore[no-untyped-call]
     hidden, push, pop, *final = flat
     return StackLSTMOutput(hidden, push, pop, _state(final))

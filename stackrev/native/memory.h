@@ -73,7 +73,8 @@ class Memory {
         void* const mapped = mmap(nullptr, bytes + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mapped == MAP_FAILED) return nullptr;
         char* const first = static_cast<char*>(mapped);
-        const std::size_t skipped = rounded(reinterpret_cast<std::uintptr_t>(first)) - reinterpret_cast<std::uintptr_t>(first);
+        const std::uintptr_t place = reinterpret_cast<std::uintptr_t>(first);
+        const std::size_t skipped = rounded(place) - place;
         if (skipped) munmap(first, skipped);
         if (skipped < kPage) munmap(first + skipped + bytes, kPage - skipped);
         madvise(first + skipped, bytes, MADV_HUGEPAGE);  // a hint; it may be refused

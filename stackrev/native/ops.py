@@ -76,7 +76,6 @@ class _Refused(torch.autograd.Function):
 
 
 _KINDS = {torch.float32: "float", torch.float64: "double"}
-_TABLE_ROWS = 48  # `kChunkRows` in recurrence.h; a table of more rows than these have steps takes more room than these
 _NO_MEMORY, _WRONG_LENGTHS, _UNKNOWN_SYMBOL = 1, 2, 3
 
 
@@ -92,6 +91,15 @@ def usable(values: Sequence[Tensor], heights: Sequence[Tensor], numbers: Sequenc
         and all(tensor.dtype == torch.float64 and tensor.device.type == "cpu" for tensor in heights)
         and all(tensor.device.type == "cpu" for tensor in numbers)
     )
+
+
+_CHUNK_ROWS = 48  # `kChunkRows` in recurrence.h
+
+
+def fits_a_table(inputs: Tensor, ids: Tensor) -> bool:
+    """Whether the gradient of the table, which every chunk of rows sums, is no larger than that of its steps."""
+    steps, batch = ids.shape
+    return inputs.shape[0] <= steps * min(batch, _CHUNK_ROWS)
 
 
 def _transformed() -> bool:
@@ -441,9 +449,6 @@ def recurrence(
         ValueError: The lengths are not sorted.
         IndexError: An id is not one of the V.
     """
-    if ids is not None and inputs.shape[0] > ids.shape[0] * min(ids.shape[1], _TABLE_ROWS):
-        taken = torch.arange(ids.shape[0], device="cpu")[:, None] < lengths
-        inputs, ids = torch.nn.functional.embedding(ids.where(taken, 0), inputs), None
     saving = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, noise, *flat))
     arguments = inputs, ids, lengths, noise, stretch, saving, *flat
     outputs: tuple[Tensor, ...]

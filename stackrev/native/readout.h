@@ -111,7 +111,9 @@ class ReadOut {
             tanh_all<S>(o.data(), rows * ph);
             multiply<S>(rows, z.data(), pv, o.data(), ph, logits_, true);
             if (c_.right) {
-                for (long i = 0; i < B; ++i) c_.right[t * B + i] = i < rows && guess(z.data() + i * pv) == c_.targets[t * B + i];
+                for (long i = 0, at = t * B; i < B; ++i, ++at) {
+                    c_.right[at] = i < rows && guess(z.data() + i * pv) == c_.targets[at];
+                }
                 continue;
             }
             for (long i = 0; i < rows; ++i) cross_entropy(z.data() + i * pv, c_.targets[t * B + i], sums.losses);

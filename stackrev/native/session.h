@@ -224,9 +224,12 @@ class Session {
         clear<float>(read, sizes_.width);
         const double floor = height_ - 1;
         double top = height_;
-        for (long i = last; i >= 0 && top > floor; --i) {
-            const double bottom = elements_.bottom(i), alpha = top - (bottom > floor ? bottom : floor);
+        for (long i = last; i >= 0; --i) {
+            const double bottom = elements_.bottom(i);
+            const bool inside = bottom > floor;
+            const double alpha = top - (inside ? bottom : floor);
             if (!(alpha <= 0)) add_scaled<float>(read, static_cast<float>(alpha), elements_.value(i), sizes_.width);
+            if (!inside) break;
             top = bottom;
         }
     }

@@ -73,9 +73,9 @@ struct StackRow {
         return level + d;
     }
 
-    // Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0 or is not a number:
-    // inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element whose L is the top
-    // of i, i itself if its own initial top is, or -1 for the height H.
+    // Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0
+    // or is not a number: inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element
+    // whose L is the top of i, i itself if its own initial top is, or -1 for the height H.
     template <typename Visit>
     void walk(long s, double height, Visit&& visit) const {
         const double floor = height - 1;

@@ -1,5 +1,6 @@
 """The streaming session against the model in torch."""
 
+import math
 import subprocess
 import sys
 
@@ -131,3 +132,12 @@ def test_symbols_and_arrays_are_checked():
 def test_a_session_needs_neither_torch_nor_numpy():
     code = "import sys, stackrev.native.session; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_not_a_number_stays_in_sight():
+    model = StackLSTMReverser(ModelConfig(hidden_size=8, stack_width=5), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.controls.bias[1] = torch.nan
+    session = model.session()
+    session.encode([5, 6, 7])
+    assert all(math.isnan(number) for number in session.look().read)
