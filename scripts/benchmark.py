@@ -26,16 +26,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stackrev import checkpoints, cli, models, native, vocabulary
+from stackrev import cli
 from stackrev.config import ModelConfig, TrainingConfig
-from stackrev.data import Batch, make_batch
-from stackrev.models import StackLSTMReverser
-from stackrev.native import ops
-from stackrev.native.session import Session
-from stackrev.optimizers import Optimizer
+from stackrev.kernels import cpu as native
+from stackrev.kernels.cpu import ops
+from stackrev.kernels.cpu.session import Session
+from stackrev.models import reversers as models
+from stackrev.models.reversers import StackLSTMReverser
 from stackrev.readout import read_out_loss
-from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
-from stackrev.stack import StackState, neural_stack, neural_stack_torch
+from stackrev.storage import checkpoints
+from stackrev.structures.recurrence import (
+    StackLSTMOutput,
+    StackLSTMState,
+    StackLSTMWeights,
+    stack_lstm,
+    stack_lstm_torch,
+)
+from stackrev.structures.stack import StackState, neural_stack, neural_stack_torch
+from stackrev.tasks import vocabulary
+from stackrev.tasks.batches import Batch, make_batch
+from stackrev.training.optimizers import Optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from reference import literal_stack_lstm

@@ -33,14 +33,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackrev import vocabulary
 from stackrev.config import KINDS, Config, LengthRange, from_dict, to_dict
 from stackrev.errors import MissingExtraError, StackrevError
+from stackrev.tasks import vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stackrev.models import Reverser
+    from stackrev.models.reversers import Reverser
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -144,7 +144,7 @@ def run_seed(raw: dict[str, Any], seed: int, exact: Mapping[int, int], weights: 
     Returns:
         The seed's line of `seeds.jsonl`.
     """
-    from stackrev.training import Trainer
+    from stackrev.training.trainer import Trainer
 
     config = from_dict(Config, {**raw, "training": {**raw["training"], "seed": seed}})
     trainer = Trainer(config)
@@ -176,7 +176,7 @@ def run_seed(raw: dict[str, Any], seed: int, exact: Mapping[int, int], weights: 
         result["longest_exact"] = max(lengths, default=None)
     result["history"] = [_round(line) for line in progress.history]
     if weights is not None:
-        from stackrev import checkpoints
+        from stackrev.storage import checkpoints
 
         checkpoints.save(weights, trainer.model, config, history=progress.history, scores={})
     return result
@@ -191,9 +191,9 @@ def try_length(model: Reverser[Any], length: int, samples: int) -> dict[str, Any
     """
     import torch
 
-    from stackrev import native
-    from stackrev.data import make_batch, sample_strings
-    from stackrev.scoring import Scores, correct_symbols
+    from stackrev.evaluation.scoring import Scores, correct_symbols
+    from stackrev.kernels import cpu as native
+    from stackrev.tasks.batches import make_batch, sample_strings
 
     generator = torch.Generator().manual_seed(length)
     strings = sample_strings(LengthRange(minimum=length, maximum=length), samples, generator)
@@ -345,7 +345,7 @@ def run_folder(
 
 def draw(folder: Path, name: str, seeds: Sequence[int]) -> None:
     """Write the consistency figure, if figures can be drawn here."""
-    from stackrev import figures
+    from stackrev.figures import plots as figures
 
     results = read_seeds(folder)
     histories = [results[seed]["history"] for seed in seeds if results[seed]["history"]]
@@ -372,7 +372,7 @@ def environment() -> dict[str, Any]:
     """What, besides the setting, may decide the last bits of a result or how long it takes."""
     import torch
 
-    from stackrev import native
+    from stackrev.kernels import cpu as native
 
     return {
         "python": platform.python_version(),

@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 
-from stackrev import checkpoints
 from stackrev.config import Config, ModelConfig
 from stackrev.errors import CheckpointError
-from stackrev.models import build
+from stackrev.models.reversers import build
+from stackrev.storage import checkpoints
 
 MEMORY = 2**30
 FILES = ("model.safetensors", "config.json", "history.jsonl")

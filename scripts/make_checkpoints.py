@@ -13,7 +13,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from stackrev import checkpoints, cli, runs
+from stackrev import cli
+from stackrev.storage import checkpoints
+from stackrev.training import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 import consistency
 
-from stackrev import checkpoints, figures
 from stackrev.config import Config, LengthRange
 from stackrev.errors import StackrevError
-from stackrev.traces import Trace
+from stackrev.evaluation.traces import Trace
+from stackrev.figures import plots as figures
+from stackrev.storage import checkpoints
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,8 +207,8 @@ def score_lengths(out: Path, models: Path, plan: Plan) -> None:
     """Score each model on strings of one length after another."""
     import torch
 
-    from stackrev.data import sample_strings
-    from stackrev.scoring import score
+    from stackrev.evaluation.scoring import score
+    from stackrev.tasks.batches import sample_strings
 
     path = out / "lengths.json"
     stored = _read_json(path, {})
@@ -259,8 +260,8 @@ def score_long(out: Path, models: Path, plan: Plan) -> None:
 
 def trace_stack(out: Path, models: Path) -> None:
     """Look at the stack while one string is reversed."""
-    from stackrev.models import StackLSTMReverser
-    from stackrev.traces import trace
+    from stackrev.evaluation.traces import trace
+    from stackrev.models.reversers import StackLSTMReverser
 
     folder, path = models / "stack-lstm", out / "trace.json"
     if not (folder / checkpoints.CONFIG).exists():

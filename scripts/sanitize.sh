@@ -13,7 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 cp -r "$root/stackrev" "$root/tests" "$root/pyproject.toml" "$work/"
-rm -f "$work"/stackrev/native/*.so
+rm -f "$work"/stackrev/kernels/cpu/*.so
 suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 
 build() {
@@ -21,7 +21,7 @@ build() {
     shift
     "$compiler" -std=c++17 -O1 -g -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math -fvisibility=hidden \
         -fsanitize=address,undefined -fno-sanitize-recover=all -D_GLIBCXX_ASSERTIONS -Wall -Wextra -Werror \
-        -shared -fPIC -pthread "$@" "$work/stackrev/native/kernel.cpp" -o "$work/stackrev/native/_$name$suffix"
+        -shared -fPIC -pthread "$@" "$work/stackrev/kernels/cpu/kernel.cpp" -o "$work/stackrev/kernels/cpu/_$name$suffix"
 }
 
 build baseline
@@ -36,7 +36,7 @@ export PYTHONPATH=$work PYTHONMALLOC=malloc
 preload="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so.6)"
 cd "$work"
 LD_PRELOAD=$preload "$python" -c '
-from stackrev.native import describe
+from stackrev.kernels.cpu import describe
 print(describe())'
-LD_PRELOAD=$preload "$python" -m pytest tests/native -p no:cacheprovider \
+LD_PRELOAD=$preload "$python" -m pytest tests/kernels -p no:cacheprovider \
     -k "not compiled_as and not fork and not more_than_there_is and not address_space" "$@"

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, TrainingConfig
-    from stackrev.decoding import greedy
     from stackrev.errors import StackrevError
-    from stackrev.models import LSTMReverser, Reverser, RNNReverser, StackLSTMReverser
-    from stackrev.scoring import Scores, score
-    from stackrev.stack import NeuralStack, StackState, neural_stack, stack_step
-    from stackrev.training import Trainer, train
+    from stackrev.evaluation.decoding import greedy
+    from stackrev.evaluation.scoring import Scores, score
+    from stackrev.models.reversers import LSTMReverser, Reverser, RNNReverser, StackLSTMReverser
+    from stackrev.structures.stack import NeuralStack, StackState, neural_stack, stack_step
+    from stackrev.training.trainer import Trainer, train
 
 __version__ = "0.1.0"
 
@@ -45,12 +45,12 @@ __all__ = [
 
 _ROOMS = {
     "config": ("Config", "DataConfig", "LengthRange", "ModelConfig", "TrainingConfig"),
-    "decoding": ("greedy",),
     "errors": ("StackrevError",),
-    "models": ("LSTMReverser", "RNNReverser", "Reverser", "StackLSTMReverser"),
-    "scoring": ("Scores", "score"),
-    "stack": ("NeuralStack", "StackState", "neural_stack", "stack_step"),
-    "training": ("Trainer", "train"),
+    "evaluation.decoding": ("greedy",),
+    "evaluation.scoring": ("Scores", "score"),
+    "models.reversers": ("LSTMReverser", "RNNReverser", "Reverser", "StackLSTMReverser"),
+    "structures.stack": ("NeuralStack", "StackState", "neural_stack", "stack_step"),
+    "training.trainer": ("Trainer", "train"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from stackrev.native import ops
-from stackrev.recurrence import check_lengths
+from stackrev.kernels.cpu import ops
+from stackrev.structures.recurrence import check_lengths
 
 _NO_SYMBOL = torch.iinfo(torch.int64).min  # none is left out of the loss
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from stackrev import vocabulary
 from stackrev.config import ModelConfig
-from stackrev.models import StackLSTMReverser
+from stackrev.models.reversers import StackLSTMReverser
+from stackrev.tasks import vocabulary
 
 BITS = 7
 CONFIG = ModelConfig(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stackrev.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights
-from stackrev.stack import StackState
+from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights
+from stackrev.structures.stack import StackState
 
 
 def paper_stack(values: Tensor, push: Tensor, pop: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def literal_stack_lstm(
     stretch: float,
     noise: Tensor | None = None,
 ) -> StackLSTMOutput:
-    """`stackrev.recurrence.stack_lstm`, one graph node an operation.
+    """`stackrev.structures.recurrence.stack_lstm`, one graph node an operation.
 
     The derivatives at ties are those that the module states. A row that has ended pushes an element of no strength at
     its height and changes in nothing else.

@@ -20,32 +20,31 @@ PACKAGE = ROOT / "stackrev"
 
 # From top to bottom, as docs/design.md has them: a room imports only from those above it.
 ROOMS = (
-    "errors", "config", "vocabulary", "text", "data", "native", "stack", "recurrence", "readout", "models",
-    "scoring", "optimizers", "training", "checkpoints", "hub", "decoding", "traces", "runs", "search", "figures", "cli",
-    "__main__",
+    "errors", "config", "kernels", "tasks", "structures", "readout", "models", "storage", "evaluation", "training",
+    "figures", "experiments", "cli", "__main__",
 )  # fmt: skip
 # A model saves, loads and shares itself through rooms further down, which it imports only when it is asked to.
-WHEN_CALLED = {("models", "checkpoints"), ("models", "hub")}
+WHEN_CALLED = {("models", "storage"), ("storage", "evaluation")}
 # Rooms that work without torch, or before it is there.
 WITHOUT_TORCH = (
     "errors",
     "config",
-    "vocabulary",
-    "text",
-    "native",
-    "checkpoints",
-    "decoding",
-    "hub",
-    "search",
-    "figures",
+    "tasks.vocabulary",
+    "tasks.text",
+    "kernels.cpu",
+    "storage.checkpoints",
+    "storage.hub",
+    "evaluation.decoding",
+    "experiments.search",
+    "figures.plots",
     "cli",
     "__main__",
 )
 # Packages with one user.
 ONLY_IN = {
-    "safetensors": {"checkpoints"},
-    "huggingface_hub": {"hub"},
-    "optuna": {"search"},
+    "safetensors": {"storage"},
+    "huggingface_hub": {"storage"},
+    "optuna": {"experiments"},
     "matplotlib": {"figures"},
     "typer": {"cli"},
     "rich": {"cli"},

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from stackrev import checkpoints
+from stackrev.storage import checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ("stackrev", "checkpoints", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 WHERE = (
-    "import stackrev; from stackrev import checkpoints; "
+    "import stackrev; from stackrev.storage import checkpoints; "
     "print(stackrev.__file__); print(checkpoints.resolve('stack-lstm'))"
 )
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from stackrev import __version__, native
+from stackrev import __version__
 from stackrev.config import LengthRange, ModelKind
 from stackrev.errors import ModelNotFoundError, StackrevError
+from stackrev.kernels import cpu as native
 
 if TYPE_CHECKING:
-    from stackrev.checkpoints import Checkpoint
+    from stackrev.storage.checkpoints import Checkpoint
 
 _T = TypeVar("_T")
 
@@ -33,7 +34,7 @@ class UsageError(StackrevError):
 
 def complete_model(incomplete: str) -> list[str]:
     """The packaged names that start with what has been typed."""
-    from stackrev import checkpoints
+    from stackrev.storage import checkpoints
 
     return [name for name in checkpoints.packaged_names() if name.startswith(incomplete)]
 
@@ -120,18 +121,18 @@ def find_model(name: str, *, offline: bool = False, cache_dir: Path | None = Non
         CheckpointError: There is no such model, or it is damaged.
         HubError: It had to be fetched, and could not be.
     """
-    from stackrev import checkpoints
+    from stackrev.storage import checkpoints
 
     with contextlib.suppress(ModelNotFoundError):
         return checkpoints.resolve(name)  # at once: the Hub takes a while to import
-    from stackrev import hub
+    from stackrev.storage import hub
 
     return hub.resolve(name, offline=offline, cache_dir=cache_dir)
 
 
 def load_model(name: str, *, offline: bool = False, cache_dir: Path | None = None) -> Checkpoint:
     """A model by its name; see `find_model`."""
-    from stackrev import checkpoints
+    from stackrev.storage import checkpoints
 
     return checkpoints.load(find_model(name, offline=offline, cache_dir=cache_dir), name=name)
 

@@ -36,7 +36,7 @@ from stackrev.config import LengthRange
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stackrev.scoring import Scores
+    from stackrev.evaluation.scoring import Scores
 
 DEFAULT_SAMPLES = 1000
 
@@ -93,7 +93,7 @@ def evaluate(
         found = [len(each) for each in strings]
         asked = LengthRange(minimum=min(found), maximum=max(found))
 
-    from stackrev.scoring import score
+    from stackrev.evaluation.scoring import score
 
     names = model or [DEFAULT_MODEL]
     checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir) for name in names]
@@ -118,14 +118,14 @@ def evaluate(
 def _draw(lengths: LengthRange, samples: int, seed: int) -> list[Tensor]:
     import torch
 
-    from stackrev.data import sample_strings
+    from stackrev.tasks.batches import sample_strings
 
     check_size(lengths, samples)
     return sample_strings(lengths, samples, torch.Generator().manual_seed(seed))
 
 
 def _read(path: Path, lengths: LengthRange | None, samples: int | None) -> list[Tensor]:
-    from stackrev.data import read_examples
+    from stackrev.tasks.batches import read_examples
 
     strings = read_examples(path)
     if lengths is not None:

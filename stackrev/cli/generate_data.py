@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from stackrev import vocabulary
 from stackrev.cli.common import (
     DEFAULT_LENGTHS,
     LengthsOption,
@@ -22,6 +21,7 @@ from stackrev.cli.common import (
     progress,
     with_default,
 )
+from stackrev.tasks import vocabulary
 
 app = typer.Typer()
 
@@ -58,7 +58,7 @@ def generate_data(
 
     import torch
 
-    from stackrev.data import sample_strings, save_examples, write_examples
+    from stackrev.tasks.batches import sample_strings, save_examples, write_examples
 
     strings = sample_strings(
         lengths, samples, torch.Generator().manual_seed(seed), alphabet=list(dict.fromkeys(symbols))

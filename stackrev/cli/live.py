@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from stackrev import vocabulary
 from stackrev.cli.common import share
-from stackrev.decoding import greedy
-from stackrev.models import StackLSTMReverser
-from stackrev.text import visible
-from stackrev.traces import trace
-from stackrev.training import BatchEvent, CheckEvent, Event, OnEvent, Trainer
+from stackrev.evaluation.decoding import greedy
+from stackrev.evaluation.traces import trace
+from stackrev.models.reversers import StackLSTMReverser
+from stackrev.tasks import vocabulary
+from stackrev.tasks.text import visible
+from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer
 
 if TYPE_CHECKING:
     from rich.text import Text

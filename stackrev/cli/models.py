@@ -50,7 +50,7 @@ NameArgument = Annotated[
 @app.command("list", epilog=examples("stackrev models list", "stackrev models list --json"))
 def list_models(cache_dir: CacheOption = None, json: JsonOption = False) -> None:
     """List the packaged models and those of the Hub that are in the cache."""
-    from stackrev import checkpoints, hub
+    from stackrev.storage import checkpoints, hub
 
     folders = {name: checkpoints.resolve(name) for name in checkpoints.packaged_names()}
     folders |= hub.cached_models(cache_dir)
@@ -71,8 +71,8 @@ def info(
     quiet: QuietOption = False,
 ) -> None:
     """Show how a model was made and what it scored."""
-    from stackrev import checkpoints
     from stackrev.config import to_dict
+    from stackrev.storage import checkpoints
 
     folder = _find(name, cache_dir, offline, quiet)
     description = checkpoints.describe(folder)
@@ -107,7 +107,7 @@ def verify(
     quiet: QuietOption = False,
 ) -> None:
     """Check models: the checksum of every file, a strict load, finite weights."""
-    from stackrev import checkpoints
+    from stackrev.storage import checkpoints
 
     results = []
     for name in names or checkpoints.packaged_names():
@@ -135,7 +135,7 @@ def pull(
     quiet: QuietOption = False,
 ) -> None:
     """Fetch a model from the Hub, or its newest version if it is in the cache; print where it lies."""
-    from stackrev import hub
+    from stackrev.storage import hub
 
     with _progress(quiet) as on_progress:
         folder = hub.pull(name, offline=offline, cache_dir=cache_dir, on_progress=on_progress)
@@ -165,7 +165,7 @@ def push(
     The scores are measured anew, on the files that are sent. The token is the Hub's standard one: log in with
     `hf auth login`, or set HF_TOKEN.
     """
-    from stackrev import hub
+    from stackrev.storage import hub
 
     with _progress(quiet) as on_progress:
         result = hub.push(name, repo, private=private, dry_run=dry_run, message=message, on_progress=on_progress)
@@ -191,7 +191,7 @@ def push(
 
 
 def _find(name: str, cache_dir: Path | None, offline: bool, quiet: bool) -> Path:
-    from stackrev import hub
+    from stackrev.storage import hub
 
     with _progress(quiet) as on_progress:
         return hub.resolve(name, offline=offline, cache_dir=cache_dir, on_progress=on_progress)
@@ -224,7 +224,7 @@ def _progress(quiet: bool) -> Iterator[Any]:
 
 def _summary(name: str, folder: Path) -> dict[str, Any]:
     """A model in brief."""
-    from stackrev import checkpoints
+    from stackrev.storage import checkpoints
 
     config, scores = checkpoints.load_config(folder)
     return {
@@ -237,7 +237,7 @@ def _summary(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _scored(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    from stackrev import checkpoints
+    from stackrev.storage import checkpoints
 
     return checkpoints.results(scores)
 

@@ -31,7 +31,7 @@ from stackrev.errors import DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from stackrev.figures import History
+    from stackrev.figures.plots import History
 
 LENGTHS = "8,16,32,64,128,256,512,1024,2048,4096"
 EXAMPLE = "$A string to reverse|"
@@ -72,7 +72,8 @@ def learning(
 ) -> None:
     """Loss and fine accuracy against the number of batches, a line a model, from checkpoints' histories."""
     _check(output)
-    from stackrev import checkpoints, figures
+    from stackrev.figures import plots as figures
+    from stackrev.storage import checkpoints
 
     histories = {}
     for name in model or [DEFAULT_MODEL]:
@@ -92,7 +93,7 @@ def consistency(
 ) -> None:
     """Loss and fine accuracy against the number of batches, a line a seed."""
     _check(output)
-    from stackrev import figures
+    from stackrev.figures import plots as figures
 
     _write(figures.consistency(_seeds(folder), title=title), "consistency", output)
 
@@ -105,7 +106,7 @@ def comparison(
 ) -> None:
     """Settings side by side: optimisers, depths, sizes; how many runs learn, and how soon."""
     _check(output)
-    from stackrev import figures
+    from stackrev.figures import plots as figures
 
     groups = {_setting_name(folder): _seeds(folder) for folder in folders}
     _write(figures.comparison(groups, title=title or "How settings compare"), "comparison", output)
@@ -119,7 +120,7 @@ def search(
 ) -> None:
     """The worth of each trial of a search against each of its settings."""
     _check(output)
-    from stackrev import figures
+    from stackrev.figures import plots as figures
 
     try:
         points = [
@@ -147,7 +148,7 @@ def lengths(
 ) -> None:
     """Coarse and fine accuracy against the length of the string, a line a model."""
     _check(output)
-    from stackrev import figures
+    from stackrev.figures import plots as figures
 
     try:
         wanted = sorted({int(each) for each in at.split(",")})
@@ -161,8 +162,8 @@ def lengths(
 
     import torch
 
-    from stackrev.data import sample_strings
-    from stackrev.scoring import score
+    from stackrev.evaluation.scoring import score
+    from stackrev.tasks.batches import sample_strings
 
     figures.require()
     generator = torch.Generator().manual_seed(seed)
@@ -194,7 +195,7 @@ def gates(
 ) -> None:
     """The push and pop strengths of each step, while one string is reversed."""
     _check(output)
-    from stackrev import figures
+    from stackrev.figures import plots as figures
 
     _write(figures.gates(_trace(model, text), title=title), "gates", output)
 
@@ -208,15 +209,15 @@ def stack(
 ) -> None:
     """What is on the stack after each step, while one string is reversed: a heat map."""
     _check(output)
-    from stackrev import figures
+    from stackrev.figures import plots as figures
 
     _write(figures.contents(_trace(model, text), title=title), "stack", output)
 
 
 def _trace(name: str, text: str) -> Any:
-    from stackrev import figures
-    from stackrev.models import StackLSTMReverser
-    from stackrev.traces import trace
+    from stackrev.evaluation.traces import trace
+    from stackrev.figures import plots as figures
+    from stackrev.models.reversers import StackLSTMReverser
 
     figures.require()
     model = load_model(name).model
@@ -265,7 +266,7 @@ def _titled(title: str | None) -> dict[str, Any]:
 
 def _check(output: list[Path] | None) -> None:
     """Refuse a file that cannot become a figure before any work is done."""
-    from stackrev.figures import FORMATS
+    from stackrev.figures.plots import FORMATS
 
     for path in output or ():
         if path.suffix[1:].lower() not in FORMATS:
@@ -273,7 +274,7 @@ def _check(output: list[Path] | None) -> None:
 
 
 def _write(figure: Figure, name: str, output: list[Path] | None) -> None:
-    from stackrev.figures import render
+    from stackrev.figures.plots import render
 
     for path in output or [Path(f"{name}.svg")]:
         path.write_bytes(render(figure, path.suffix[1:].lower()))

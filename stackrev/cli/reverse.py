@@ -27,7 +27,7 @@ from stackrev.cli.common import (
 from stackrev.errors import DataError, StackrevError, VocabularyError
 
 if TYPE_CHECKING:
-    from stackrev.text import Bound
+    from stackrev.tasks.text import Bound
 
 CHUNK_BYTES = 65_536
 TRACE_SYMBOLS = 2_000
@@ -138,7 +138,7 @@ class _Answering:
         json: bool,
         threads: int | None,
     ) -> None:
-        from stackrev.decoding import TorchDecoder, open_decoder
+        from stackrev.evaluation.decoding import TorchDecoder, open_decoder
 
         self._decoder = open_decoder(folder)
         if threads is not None and isinstance(self._decoder, TorchDecoder):
@@ -167,7 +167,7 @@ class _Answering:
             self._output.flush()
 
     def _shown(self, request: Request, ids: list[int], error: int | None) -> str:
-        from stackrev import vocabulary
+        from stackrev.tasks import vocabulary
 
         ended = ids[-1:] == [vocabulary.END]
         shown = ids[:-1] if ended and not request.marked else ids
@@ -182,8 +182,8 @@ class _Answering:
 
     def _coloured(self, request: Request, shown: list[int], error: int | None) -> str:
         """For a terminal: control characters made visible, and wrong symbols in red, from the first on."""
-        from stackrev import vocabulary
-        from stackrev.text import visible
+        from stackrev.tasks import vocabulary
+        from stackrev.tasks.text import visible
 
         if error is None or not self._output.colour:
             return visible(request.bound.show(shown))
@@ -256,8 +256,8 @@ class _Output:
 
 def _tracer(name: str, folder: Path) -> Any:
     """What traces a request."""
-    from stackrev import checkpoints
     from stackrev.config import ModelConfig
+    from stackrev.storage import checkpoints
 
     kind: ModelConfig = checkpoints.describe(folder).config.model
     if kind.kind != "stack-lstm":
@@ -265,8 +265,8 @@ def _tracer(name: str, folder: Path) -> Any:
     network = checkpoints.load(folder, name=name).model
 
     def run(request: Request) -> Any:
-        from stackrev.models import StackLSTMReverser
-        from stackrev.traces import trace
+        from stackrev.evaluation.traces import trace
+        from stackrev.models.reversers import StackLSTMReverser
 
         assert isinstance(network, StackLSTMReverser)
         if len(request.bound.ids) > TRACE_SYMBOLS:
@@ -279,7 +279,7 @@ def _tracer(name: str, folder: Path) -> Any:
 
 def _first_error(written: list[int], string: list[int]) -> int | None:
     """The place, from 1, of the first symbol that is not as it should be, a missing or early end marker included."""
-    from stackrev import vocabulary
+    from stackrev.tasks import vocabulary
 
     wanted = vocabulary.target_ids(string)
     if written == wanted:
@@ -290,8 +290,8 @@ def _first_error(written: list[int], string: list[int]) -> int | None:
 
 def _describe(request: Request, ids: list[int], error: int) -> str:
     """What went wrong, in a line."""
-    from stackrev import vocabulary
-    from stackrev.text import visible
+    from stackrev.tasks import vocabulary
+    from stackrev.tasks.text import visible
 
     def name(written: list[int]) -> str:
         if error > len(written):
@@ -312,7 +312,7 @@ def parse(text: str, line: int = 0) -> Request:
     Raises:
         VocabularyError: It has too many different characters.
     """
-    from stackrev.text import bind
+    from stackrev.tasks.text import bind
 
     marked = len(text) >= 2 and text[0] == "$" and text[-1] == "|"
     if marked:

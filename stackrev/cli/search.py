@@ -24,10 +24,10 @@ from stackrev.cli.common import (
     set_threads,
 )
 from stackrev.config import Config
-from stackrev.search import SPACE, Result, Search, settings_of
+from stackrev.experiments.search import SPACE, Result, Search, settings_of
 
 if TYPE_CHECKING:
-    from stackrev.search import OnResult
+    from stackrev.experiments.search import OnResult
 
 app = typer.Typer()
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from stackrev.text import visible
+from stackrev.tasks.text import visible
 
 if TYPE_CHECKING:
-    from stackrev.traces import Trace
+    from stackrev.evaluation.traces import Trace
 
 FAINT = 0.005
 """What is left of an element below this is not shown."""

@@ -31,8 +31,8 @@ from stackrev.cli.common import (
 from stackrev.config import Config
 
 if TYPE_CHECKING:
-    from stackrev.runs import Run
-    from stackrev.scoring import Scores
+    from stackrev.evaluation.scoring import Scores
+    from stackrev.training.runs import Run
 
 app = typer.Typer()
 
@@ -102,7 +102,7 @@ def train(
     config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
     folder = output or Path("runs") / f"{config.model.kind}-seed{config.training.seed}"
 
-    from stackrev.runs import Run, measure
+    from stackrev.training.runs import Run, measure
 
     if resume:
         run = Run.resume(folder)
@@ -151,7 +151,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 def _result(run: Run, scores: dict[str, Scores]) -> dict[str, Any]:
     """What `--json` says."""
-    from stackrev.runs import summary
+    from stackrev.training.runs import summary
 
     reached, config = run.trainer.progress, run.config
     return {

@@ -1,0 +1,1 @@
+"""What a model does with strings: scores, decoding, margins and traces."""

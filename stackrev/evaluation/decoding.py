@@ -1,0 +1,155 @@
+"""Greedy decoding: what a model really writes, symbol by symbol.
+
+`open_decoder` gives the quickest way to run a checkpoint: a stack-LSTM needs no torch where the compiled kernels are,
+and everything else goes through the model in torch. Both are a `Decoder`, and write the same.
+
+Imports torch only where a model in torch runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stackrev.kernels import cpu as native
+from stackrev.storage import checkpoints
+from stackrev.tasks import vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stackrev.models.reversers import Reverser
+
+BATCH_SYMBOLS = 65_536
+"""How many symbols, padding included, a model in torch reverses at once."""
+
+
+class Decoder(Protocol):
+    """What reverses strings."""
+
+    def write(self, strings: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Reverse strings greedily.
+
+        Args:
+            strings: Symbol ids, without markers.
+
+        Yields:
+            What is written for each string, in the order given, with the end marker if it is written. A model that
+            has not learned to stop is stopped after `most_symbols`.
+        """
+        ...
+
+
+def open_decoder(folder: Path) -> Decoder:
+    """The quickest decoder for a checkpoint.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
+    """
+    if native.available() and checkpoints.describe(folder).config.model.kind == "stack-lstm":
+        return NativeDecoder(folder)
+    return TorchDecoder(checkpoints.load(folder).model)
+
+
+def most_symbols(length: int) -> int:
+    """How many symbols are written at most for a string of so many."""
+    return 2 * length + 16
+
+
+class NativeDecoder:
+    """A stack-LSTM in the compiled kernels, without torch: strings one after the other, of any length.
+
+    Args:
+        folder: A checkpoint of a stack-LSTM.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
+        NativeError: The kernels are not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from stackrev.kernels.cpu.session import Session
+
+        config, weights = checkpoints.read_weights(folder)
+        shape = config.model
+        sizes = {"hidden": shape.hidden_size, "width": shape.stack_width, "layers": shape.layers}
+        self._session = Session(
+            {name: each.data for name, each in weights.items()}, **sizes, stretch=shape.gate_stretch
+        )
+
+    def write(self, strings: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """See `Decoder.write`."""
+        for string in strings:
+            self._session.reset()
+            self._session.encode([vocabulary.START, *string])
+            limit = most_symbols(len(string))
+            yield self._session.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, limit).tolist()
+
+
+class TorchDecoder:
+    """Any model in torch: strings in batches.
+
+    Args:
+        model: In evaluation mode.
+    """
+
+    def __init__(self, model: Reverser[Any]) -> None:
+        self._model = model
+
+    def write(self, strings: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """See `Decoder.write`."""
+        import torch
+
+        for batch in _batches(strings):
+            yield from greedy(self._model, [torch.tensor(each, dtype=torch.int64) for each in batch])
+
+
+def greedy(model: Reverser[Any], strings: Sequence[Tensor], *, limit: int | None = None) -> list[list[int]]:
+    """Reverse strings by feeding the model its own most probable symbols until it writes the end marker.
+
+    Args:
+        model: The model, in evaluation mode unless training noise is wanted.
+        strings: At least one string of symbol ids.
+        limit: The most symbols to write for a string; `most_symbols` if None, since a model that has not learned to
+            stop would go on for ever.
+
+    Returns:
+        What was written for each string, in the order given, with the end marker if it was written.
+    """
+    import torch
+
+    from stackrev.tasks.batches import make_batch
+
+    order = sorted(range(len(strings)), key=lambda place: -len(strings[place]))  # as `make_batch` sorts
+    batch = make_batch(strings)
+    device = next(model.parameters()).device
+    limits = [most_symbols(len(each)) if limit is None else limit for each in strings]
+    written: list[list[int]] = [[] for _ in strings]
+    with torch.inference_mode():
+        state = model.encode(batch.source.to(device), batch.steps)
+        symbols = torch.full((len(strings),), vocabulary.SEPARATOR, device=device)
+        open_rows = {place for place in order if limits[place] > 0}
+        while open_rows:
+            logits, state = model.step(symbols, state)
+            symbols = logits.argmax(-1)
+            for place, symbol in zip(order, symbols.tolist(), strict=True):
+                if place in open_rows:
+                    written[place].append(symbol)
+                    if symbol == vocabulary.END or len(written[place]) >= limits[place]:
+                        open_rows.discard(place)
+    return written
+
+
+def _batches(strings: Sequence[Sequence[int]]) -> Iterator[list[Sequence[int]]]:
+    """The strings in groups that fit a batch, in their order."""
+    group: list[Sequence[int]] = []
+    longest = 0
+    for string in strings:
+        longest = max(longest, len(string) + 1)
+        if group and (len(group) + 1) * longest > BATCH_SYMBOLS:
+            yield group
+            group, longest = [], len(string) + 1
+        group.append(string)
+    if group:
+        yield group

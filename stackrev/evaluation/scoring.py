@@ -1,0 +1,217 @@
+"""Coarse and fine accuracy, from teacher forcing alone.
+
+A greedy decoder need not be run to score a model. Suppose it has written the first k symbols of the target. Then what
+it is fed at its next step is what teacher forcing feeds there: `|` and those k symbols, and its state is the same. So
+its next symbol is the same, and by induction over k the two agree up to and including the first error, which decides
+both scores: coarse asks whether there is one, fine where it is. A decoder that has written the whole target has
+written its end marker, and stops there with nothing after it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stackrev.kernels import cpu as native
+from stackrev.kernels.cpu.session import Session
+from stackrev.models.reversers import Reverser, StackLSTMReverser
+from stackrev.readout import read_out_right
+from stackrev.tasks import vocabulary
+from stackrev.tasks.batches import Batch, make_batch
+
+BATCH_SYMBOLS = 16_384
+"""How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How far a stack-LSTM is from other decisions, at the steps where it comes nearest.
+
+    A stretched gate is 0 or 1 to the last bit where its pre-activation is at least log((1 + e) / e) away from 0. The
+    margins of the gates are by how much it is further away: negative if a gate has been between 0 and 1, and infinitely
+    so if gates are not stretched. The last step of a string, or that of the first error, is left out: what its gates do
+    is not read any more.
+
+    Attributes:
+        encoder_push: Of the encoder's push gate.
+        encoder_pop: Of its pop gate.
+        decoder_push: Of the decoder's push gate.
+        decoder_pop: Of its pop gate.
+        logits: By how much the right symbol's logit exceeds every other, before the first error.
+    """
+
+    encoder_push: float
+    encoder_pop: float
+    decoder_push: float
+    decoder_pop: float
+    logits: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well a model reverses a set of strings.
+
+    Attributes:
+        correct: Of each string, in the order given, how many symbols are right before the first error; the whole
+            target, end marker included, is its length + 1.
+        lengths: The lengths of the strings.
+        margins: How far the model was from doing something else, if that was asked for.
+    """
+
+    correct: tuple[int, ...]
+    lengths: tuple[int, ...]
+    margins: Margins | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many strings were scored."""
+        return len(self.lengths)
+
+    @property
+    def coarse(self) -> float:
+        """The share of strings whose whole output is right, end marker included and nothing after it."""
+        return sum(right == length + 1 for right, length in self._pairs()) / self.samples
+
+    @property
+    def fine(self) -> float:
+        """The mean over strings of the share of the target, end marker included, that is right before an error."""
+        return sum(right / (length + 1) for right, length in self._pairs()) / self.samples
+
+    @property
+    def perfect(self) -> bool:
+        """Whether every string is reversed exactly."""
+        return all(right == length + 1 for right, length in self._pairs())
+
+    def by_length(self) -> dict[int, Scores]:
+        """The scores of each length apart, shortest first."""
+        groups: defaultdict[int, list[int]] = defaultdict(list)
+        for right, length in self._pairs():
+            groups[length].append(right)
+        return {length: Scores(tuple(groups[length]), (length,) * len(groups[length])) for length in sorted(groups)}
+
+    def _pairs(self) -> Iterator[tuple[int, int]]:
+        return zip(self.correct, self.lengths, strict=True)
+
+
+def score(
+    model: Reverser[Any],
+    strings: Sequence[Tensor],
+    *,
+    margins: bool = False,
+    on_progress: Callable[[int], object] | None = None,
+) -> Scores:
+    """Score a model on strings, in evaluation mode, without gradients.
+
+    Args:
+        model: The model; its mode is put back afterwards.
+        strings: At least one string of symbol ids.
+        margins: Whether to measure the margins too; of a stack-LSTM alone.
+        on_progress: Called after each batch with the number of strings scored in it.
+
+    Raises:
+        ValueError: There are no strings, or margins of another model are asked for.
+    """
+    if not strings:
+        raise ValueError("there are no strings to score")
+    if margins and not isinstance(model, StackLSTMReverser):
+        raise ValueError("only a stack-lstm has margins")
+    correct = [0] * len(strings)
+    nearest: list[Margins] = []
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for places in _group([len(each) for each in strings]):
+                group = [strings[place] for place in places]
+                counts, found = _correct(model, group, margins=margins)
+                nearest += found
+                for place, count in zip(places, counts, strict=True):
+                    correct[place] = count
+                if on_progress is not None:
+                    on_progress(len(places))
+    finally:
+        model.train(training)
+    least = Margins(*map(min, *map(astuple, nearest), (math.inf,) * 5)) if nearest else None
+    return Scores(tuple(correct), tuple(len(each) for each in strings), least)
+
+
+def correct_symbols(model: Reverser[Any], batch: Batch) -> list[int]:
+    """Of each row of a batch, how many symbols of the target are right before the first error."""
+    device = next(model.parameters()).device
+    batch = batch.to(device)
+    table = read_out_right(model.hidden(batch), batch.target, batch.steps, model.read_out_weights)
+    counts: list[int] = table.long().cumprod(0).sum(0).tolist()
+    return counts
+
+
+def _correct(model: Reverser[Any], strings: Sequence[Tensor], *, margins: bool) -> tuple[list[int], list[Margins]]:
+    """`correct_symbols`, longest first, and the margins if they are wanted.
+
+    By the compiled kernels, string by string, if they are there, and margins are wanted or a string is too long for a
+    batch.
+    """
+    if isinstance(model, StackLSTMReverser) and native.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
+        session = model.session()
+        streamed = [_stream(session, string.tolist(), _saturation(model)) for string in strings]
+        return [right for right, _ in streamed], [margin for _, margin in streamed] if margins else []
+    batch = make_batch(strings)
+    correct = correct_symbols(model, batch)
+    return correct, [_margins(model, batch, correct)] if margins and isinstance(model, StackLSTMReverser) else []
+
+
+def _saturation(model: StackLSTMReverser) -> float:
+    """Where a gate's pre-activation makes it 0 or 1."""
+    stretch = model.config.gate_stretch
+    return math.log((1 + stretch) / stretch) if stretch else math.inf
+
+
+def _stream(session: Session, symbols: list[int], saturation: float) -> tuple[int, Margins]:
+    """`correct_symbols` and the margins of one string, in memory that holds its stack and no more."""
+    session.reset()
+    session.encode([vocabulary.START, *symbols])
+    found = session.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
+    encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in session.nearest())
+    return found.right, Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, found.margin)
+
+
+def _margins(model: StackLSTMReverser, batch: Batch, correct: Sequence[int]) -> Margins:
+    """The margins of a batch whose rows are right up to `correct`, in plain torch."""
+    device = next(model.parameters()).device
+    rows = batch.to(device)
+    encoded = model.run(model.encoder, rows.source, rows.steps, model.initial_state(len(correct)))
+    decoded = model.run(model.decoder, rows.fed, rows.steps, encoded.state)
+    place = torch.arange(rows.source.shape[0], device=device)[:, None]
+    right = torch.tensor(correct, device=device)
+    taken = place < rows.steps.to(device), place < right.clamp(max=rows.steps.to(device) - 1)
+    gates: list[float] = []
+    for cell, hidden, steps in zip(
+        (model.encoder, model.decoder), (encoded.hidden, decoded.hidden), taken, strict=True
+    ):
+        controls = model.controls_of(cell)
+        inputs = hidden @ controls.weight[:, :2] + controls.bias[:2]
+        nearest = inputs.abs()[steps].amin(0) if bool(steps.any()) else inputs.new_full((2,), math.inf)
+        gates += (nearest - _saturation(model)).tolist()
+    best = model.read_out(decoded.hidden).topk(2, -1).values
+    gaps = (best[..., 0] - best[..., 1])[place < right]
+    encoder_push, encoder_pop, decoder_push, decoder_pop = gates
+    logits = float(gaps.min()) if gaps.numel() else math.inf
+    return Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, logits)
+
+
+def _group(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Places of strings, longest first, in groups that fit a batch and waste little of it on padding."""
+    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    group: list[int] = []
+    for place in order:
+        if group and (len(group) + 1) * (lengths[group[0]] + 1) > BATCH_SYMBOLS:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group

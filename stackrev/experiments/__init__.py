@@ -1,0 +1,1 @@
+"""Many runs of a setting: searches and seeds."""

@@ -1,0 +1,1 @@
+"""Figures of runs, scores and traces."""

@@ -1,0 +1,1 @@
+"""Compiled kernels, one folder for each kind of device."""

@@ -1,8 +1,0 @@
-"""The compiled kernels: the same results as plain torch, sooner. Importing this does not import torch.
-
-`library.py` finds the compiled library, `ops.py` offers it to torch.
-"""
-
-from stackrev.native.library import available, describe
-
-__all__ = ["available", "describe"]

@@ -1,0 +1,1 @@
+"""The neural stack and the recurrence on it: equations, steps and states."""

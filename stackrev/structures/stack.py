@@ -1,0 +1,212 @@
+"""The differentiable neural stack of Grefenstette et al. 2015, in plain torch.
+
+Picture the stack as a column of liquid: pushing pours on top, popping drains from the top, reading averages over the
+top unit of height. With B rows in a batch, T steps, N elements on the stack before them and values of width M:
+
+    v, values   [T, B, M]     what is pushed
+    d, push     [T, B]        how much of it, in [0, 1]
+    u, pop      [T, B]        how much is drained before, in [0, 1]
+    r, reads    [T, B, M]     what is read after
+    L, bottoms  [N + T, B]    where each element starts: the height after the pop of its step
+    E, tops     [N + T, B]    where what is left of it ends; an element with E <= L is gone
+    H, height   [B]           how high the column stands
+
+Heights are kept in float64 (float32 where the device has no other): at a height of 10^6, float32 has lost the
+fractions that the gates deal in.
+
+`max` and `min` meet ties at saturated gates. The paper (footnote 1) gives a tie's derivative to the left argument. So
+does `max(0, x)` here: it is `relu`, whose derivative at 0 is 0, and an element of exactly zero strength passes none on.
+The running minimum and maximum give a tie to one of the tied arguments or divide it between them. So derivatives are
+comparable between implementations only away from ties.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stackrev.kernels.cpu import ops
+
+
+class StackState(NamedTuple):
+    """A stack between two steps, N elements high: an immutable value.
+
+    Element i occupies the heights from `bottoms[i]` to `tops[i]`; its strength, s[i] in the paper, is what lies
+    between them. Elements that are alive are contiguous, and the last of them ends at `height`.
+
+    Attributes:
+        values: [N, B, M], V in the paper.
+        bottoms: [N, B], heights.
+        tops: [N, B], heights; at or below `bottoms` for an element that has been popped.
+        height: [B], the height of the column.
+    """
+
+    values: Tensor
+    bottoms: Tensor
+    tops: Tensor
+    height: Tensor
+
+    @property
+    def strengths(self) -> Tensor:
+        """What is left of each element, [N, B]; s in the paper's Eq. 1-2."""
+        return (self.tops - self.bottoms).relu()
+
+    @classmethod
+    def empty(cls, batch: int, width: int, *, like: Tensor) -> StackState:
+        """A stack without elements for `batch` rows of values `width` wide, of the type and on the device of `like`."""
+        heights = like.new_zeros(0, batch, dtype=height_dtype(like))
+        return cls(like.new_zeros(0, batch, width), heights, heights, heights.new_zeros(batch))
+
+
+def height_dtype(values: Tensor) -> torch.dtype:
+    """The type heights are kept in beside `values`: float64, but float32 on MPS, which has no float64."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
+def neural_stack(
+    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
+) -> tuple[Tensor, StackState]:
+    """Run a neural stack over T steps at once (paper Eq. 1-3, in the form of the module's docstring).
+
+    Each step pops, pushes, then reads::
+
+        L_t    = max(0, H_{t-1} - u_t)
+        H_t    = L_t + d_t
+        E_t[i] = min(H_i, min_{i<k<=t} L_k)
+        r_t    = sum_i max(0, E_t[i] - max(L_i, H_t - 1)) * v_i
+
+    On the CPU, in float32 or float64, the compiled kernels take time and memory O((N + T) B), and have no second
+    derivative; `neural_stack_torch` is for everything else.
+
+    Args:
+        values: [T, B, M], what each step pushes.
+        push: [T, B], push strengths d in [0, 1].
+        pop: [T, B], pop strengths u in [0, 1]; a pop beyond the bottom empties the stack.
+        state: the stack before the first step; empty if None.
+
+    Returns:
+        The reads [T, B, M], and the stack after the last step.
+
+    Raises:
+        ValueError: A shape is wrong.
+    """
+    steps, batch, width = values.shape
+    if state is None:
+        state = StackState.empty(batch, width, like=values)
+    _check_shapes(steps, batch, width, push, pop, state)
+    if ops.usable((values, state.values), state[1:]) and push.device == pop.device == values.device:
+        V = torch.cat([state.values, values]) if state.values.shape[0] else values
+        if V is values and not (torch.is_grad_enabled() and values.requires_grad):
+            V = values.clone()  # the stack's own, whatever becomes of the caller's; over others autograd watches
+        reads, *heights = ops.neural_stack(V, push.double(), pop.double(), *state[1:])
+        return reads, StackState(V, *heights)
+    return neural_stack_torch(values, push, pop, state)
+
+
+def _check_shapes(steps: int, batch: int, width: int, push: Tensor, pop: Tensor, state: StackState) -> None:
+    if push.shape != (steps, batch) or pop.shape != (steps, batch):
+        raise ValueError(f"push and pop have the shapes {list(push.shape)}, {list(pop.shape)}, not {[steps, batch]}")
+    elements = state.bottoms.shape[:1]
+    expected = StackState((*elements, batch, width), (*elements, batch), (*elements, batch), (batch,))  # type: ignore[arg-type]
+    for name, tensor, shape in zip(StackState._fields, state, expected, strict=True):
+        if tensor.shape != shape:
+            raise ValueError(f"the state's {name} has the shape {list(tensor.shape)}, not {list(shape)}")
+
+
+def neural_stack_torch(
+    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
+) -> tuple[Tensor, StackState]:
+    """`neural_stack` in plain torch, on any device and differentiable any number of times.
+
+    Given all controls nothing here is sequential: H is a cumulative maximum, E a cumulative minimum, and the reads are
+    one batched matrix product. Memory is O((N + T) T B).
+    """
+    steps, batch, width = values.shape
+    if state is None:
+        state = StackState.empty(batch, width, like=values)
+    _check_shapes(steps, batch, width, push, pop, state)
+    d, u = push.to(state.height.dtype), pop.to(state.height.dtype)
+    if steps == 0:
+        return values, state
+
+    # H_t = max(d_t, H_{t-1} - u_t + d_t), unrolled with S the running sum of d - u: S_t + max(H_0, max_k d_k - S_k)
+    gain = torch.cumsum(d - u, dim=0)
+    H = gain + torch.maximum(state.height, torch.cummax(d - gain, dim=0).values)  # [T, B]
+    before = torch.cat([state.height[None], H[:-1]])
+    L = (before - u).relu()
+    H = L + d
+
+    V = torch.cat([state.values, values])  # [N + T, B, M]
+    bottoms = torch.cat([state.bottoms, L])
+    uncut = torch.cat([state.tops, H])  # each element's top before anything is popped from it
+    step = torch.arange(state.tops.shape[0], bottoms.shape[0], device=values.device)[:, None]
+    element = torch.arange(bottoms.shape[0], device=values.device)[None, :]
+    cuts = torch.where(
+        (element < step)[..., None], L[:, None], torch.inf
+    )  # [T, N + T, B], the level each step drains to
+    E = torch.minimum(uncut, torch.cummin(cuts, dim=0).values)
+    alpha = (E - torch.maximum(bottoms, (H - 1)[:, None])).relu()
+    alpha = alpha.masked_fill((element > step)[..., None], 0)
+    reads = torch.einsum("tnb,nbm->tbm", alpha.to(values.dtype), V)
+    return reads, StackState(V, bottoms, E[-1], H[-1])
+
+
+def stack_step(state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, StackState]:
+    """One step of a neural stack, for streaming: `neural_stack` of T = 1, without the time axis.
+
+    Args:
+        state: The stack before the step.
+        value: [B, M], what to push.
+        push: [B], how much of it, in [0, 1].
+        pop: [B], how much to drain first, in [0, 1].
+
+    Returns:
+        The read [B, M], and the stack after the step.
+    """
+    L = (state.height - pop.to(state.height.dtype)).relu()
+    H = L + push.to(state.height.dtype)
+    bottoms = torch.cat([state.bottoms, L[None]])
+    tops = torch.cat([torch.minimum(state.tops, L), H[None]])
+    V = torch.cat([state.values, value[None]])
+    alpha = (tops - torch.maximum(bottoms, H - 1)).relu()  # [N + 1, B]
+    read = torch.einsum("nb,nbm->bm", alpha.to(value.dtype), V)
+    return read, StackState(V, bottoms, tops, H)
+
+
+class NeuralStack(nn.Module):
+    """A neural stack to drop into a model of one's own. It has no parameters: the controls are the model's.
+
+    Example:
+        >>> stack = NeuralStack(width=64)
+        >>> reads, state = stack(values, push, pop)         # [T, B, 64], [T, B], [T, B]
+        >>> read, state = stack.step(state, value, d, u)    # [B, 64], [B], [B]
+
+    Args:
+        width: M, the width of the values.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(
+        self, values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
+    ) -> tuple[Tensor, StackState]:
+        """All steps at once; see `neural_stack`."""
+        if values.shape[-1] != self.width:
+            raise ValueError(f"values are {values.shape[-1]} wide, this stack {self.width}")
+        return neural_stack(values, push, pop, state)
+
+    def step(self, state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, StackState]:
+        """One step; see `stack_step`."""
+        return stack_step(state, value, push, pop)
+
+    def initial_state(self, batch: int, *, like: Tensor) -> StackState:
+        """An empty stack for `batch` rows."""
+        return StackState.empty(batch, self.width, like=like)
+
+    def extra_repr(self) -> str:
+        """What `print` shows of the module."""
+        return f"width={self.width}"

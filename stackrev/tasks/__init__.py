@@ -1,0 +1,1 @@
+"""What is learned: symbols, strings, batches and targets."""

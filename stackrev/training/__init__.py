@@ -1,0 +1,1 @@
+"""Training: the trainer, its optimizers, and runs kept in folders."""

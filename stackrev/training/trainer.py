@@ -1,0 +1,320 @@
+"""Training, as a sequence of batches and checks that can stop between any two batches and resume bit for bit.
+
+A run's weights depend on its configuration alone. Three generators, seeded from `training.seed`, draw initial weights,
+batches and gate noise, so that a change in one does not shift the others.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stackrev.config import Config, LengthRange, to_dict
+from stackrev.errors import TrainingError
+from stackrev.evaluation.scoring import Scores, score
+from stackrev.models.reversers import Reverser, build
+from stackrev.readout import read_out_loss
+from stackrev.tasks.batches import Batch, held_out, sample_batch
+from stackrev.training.optimizers import Optimizer, soft_threshold
+
+CHECK_SAMPLES = 100
+"""A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
+sets: a run is solved by them, and it ends by them."""
+
+
+@dataclass(frozen=True)
+class BatchEvent:
+    """One batch has been learned from.
+
+    Attributes:
+        batch: How many batches have been, this one included.
+        loss: Its mean cross-entropy, in nats a symbol.
+        gradient_norm: The norm of its gradient before clipping.
+    """
+
+    batch: int
+    loss: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class CheckEvent:
+    """The held-out sets have been scored: a line of the history.
+
+    Attributes:
+        batch: After how many batches.
+        loss: The mean loss of the batches since the last check, in nats a symbol.
+        learning_rate: The rate of the last batch.
+        validation: Scores on lengths that are trained on.
+        test: Scores on longer strings.
+        seconds: Time spent so far, checks included.
+    """
+
+    batch: int
+    loss: float
+    learning_rate: float
+    validation: Scores
+    test: Scores
+    seconds: float
+
+    @property
+    def perfect(self) -> bool:
+        """Whether every held-out string is reversed exactly."""
+        return self.validation.perfect and self.test.perfect
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line of the history."""
+        return {
+            "batch": self.batch,
+            "loss": self.loss,
+            "learning_rate": self.learning_rate,
+            "validation": _summary(self.validation),
+            "test": _summary(self.test),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+Event = BatchEvent | CheckEvent
+OnEvent = Callable[[Event], object]
+
+
+def _summary(scores: Scores) -> dict[str, Any]:
+    return {"coarse": scores.coarse, "fine": scores.fine, "samples": scores.samples}
+
+
+@dataclass
+class Progress:
+    """How far a run has come; with the weights, the optimizer's state and the generators it is the whole run.
+
+    Attributes:
+        batch: Batches learned from.
+        seconds: Time spent.
+        loss_sum: Sum of the losses since the last check.
+        loss_count: How many they are.
+        solved_batch: The first check at which everything held out was right, if one was.
+        longest: The longest string that the curriculum allows; None without one.
+        history: The checks so far.
+    """
+
+    batch: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    longest: int | None = None
+    solved_batch: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Trainer:
+    """One training run.
+
+    Args:
+        config: What to train and how. Nothing else decides the outcome on a given machine and thread count.
+
+    Attributes:
+        config: As given.
+        model: The model as it stands.
+        progress: How far it has come.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.device = resolve_device(config.training.device)
+        seeds = torch.Generator().manual_seed(config.training.seed)
+        weights, batches, noise = (
+            torch.Generator().manual_seed(each)
+            for each in torch.randint(2**62, (3,), generator=seeds, dtype=torch.int64).tolist()
+        )
+        self.model: Reverser[Any] = build(config.model, weights).to(self.device)
+        self.optimizer = Optimizer(config.training, self.model)
+        self.progress = Progress(longest=config.training.curriculum_start)
+        self._generators = {"batches": batches, "noise": noise}
+        self._held_out = held_out(config.data)
+        self._excluded = self._held_out.keys
+
+    @property
+    def end(self) -> int:
+        """After how many batches the run ends, if everything is right then: as far as can be told by now."""
+        training, progress = self.config.training, self.progress
+        if progress.solved_batch is None or training.settle_batches is None:
+            return training.batches
+        settled = progress.solved_batch + training.settle_batches
+        if progress.batch > settled:  # not everything was right then: at the next check, perhaps
+            settled = -(-progress.batch // training.check_every) * training.check_every
+        return min(training.batches, settled)
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has had all its batches, or has settled and got everything right at its last check."""
+        progress = self.progress
+        if progress.batch >= self.config.training.batches:
+            return True
+        last = progress.history[-1] if progress.history else None
+        right = last is not None and last["validation"]["coarse"] == last["test"]["coarse"] == 1
+        return right and last is not None and last["batch"] == progress.batch >= self.end
+
+    def run(self, on_event: OnEvent | None = None) -> None:
+        """Go on until the run is done.
+
+        Args:
+            on_event: Called after every batch and every check. What it raises ends the run between two batches, from
+                where it can go on.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        emit = on_event or (lambda event: None)
+        while self._check_due or not self.done:
+            with self._timed():
+                event = self._check() if self._check_due else self._learn()
+            emit(event)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that `restore` needs, as copies: tensors, and a description in plain JSON values."""
+        tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.state_dict().items()}
+        tensors.update({f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()})
+        for name, generator in self._generators.items():
+            tensors[f"generator.{name}"] = generator.get_state()
+        return tensors, {"config": to_dict(self.config), "progress": asdict(self.progress)}
+
+    def restore(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+        """Put the run back to where `state` was taken.
+
+        Raises:
+            TrainingError: The state is of another run, or incomplete.
+        """
+        try:
+            model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
+            self.model.load_state_dict(model)
+            prefix = "optimizer."
+            self.optimizer.restore(
+                {key.removeprefix(prefix): each for key, each in tensors.items() if key.startswith(prefix)}
+            )
+            for name, generator in self._generators.items():
+                generator.set_state(tensors[f"generator.{name}"])
+            self.progress = Progress(**copy.deepcopy(description["progress"]))
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise TrainingError(
+                f"the training state does not fit the configuration: {str(error).splitlines()[0]}",
+                hint="resume with the configuration the run was started with",
+            ) from None
+
+    def learning_rate(self, batch: int) -> float:
+        """The learning rate of a batch, counted from 0."""
+        training = self.config.training
+        if batch < training.warmup_batches:
+            return training.learning_rate * (batch + 1) / (training.warmup_batches + 1)
+        done = (batch - training.warmup_batches) / max(1, training.batches - training.warmup_batches)
+        match training.schedule:
+            case "constant":
+                factor = 1.0
+            case "linear":
+                factor = 1 - done
+            case "cosine":
+                factor = (1 + math.cos(math.pi * done)) / 2
+            case "step":
+                factor = 0.1 ** int(3 * done)
+        return training.learning_rate * factor
+
+    @property
+    def _check_due(self) -> bool:
+        progress, training = self.progress, self.config.training
+        checked = progress.history[-1]["batch"] if progress.history else 0
+        due = progress.batch % training.check_every == 0 or progress.batch == self.end
+        return due and progress.batch > checked
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.progress.seconds += time.perf_counter() - start
+
+    def _learn(self) -> BatchEvent:
+        training, progress = self.config.training, self.progress
+        self.optimizer.rate = self.learning_rate(progress.batch)
+        batch = self._draw()
+        if not self.model.training:
+            self.model.train()
+        self.optimizer.zero_grad()
+        settling = progress.solved_batch is not None
+        loss, loss_at_one = read_out_loss(
+            self.model.hidden(batch, generator=self._generators["noise"]),
+            batch.target,
+            batch.steps,
+            self.model.read_out_weights,
+            temperature=training.settle_temperature if settling else 1.0,
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, training.clip_norm)
+        measured, gradient_norm = float(loss_at_one), float(norm)
+        if not (math.isfinite(measured) and math.isfinite(gradient_norm)):
+            raise TrainingError(
+                f"the loss is no longer finite at batch {progress.batch + 1}", hint="try a lower --learning-rate"
+            )
+        self.optimizer.step()
+        if training.recurrent_l1 and settling:
+            fall = training.recurrent_l1 * self.optimizer.rate / training.learning_rate
+            soft_threshold(self.model.recurrent_weights(), fall)
+        progress.batch += 1
+        progress.loss_sum += measured
+        progress.loss_count += 1
+        if progress.longest is not None and measured < training.curriculum_loss:
+            progress.longest = min(progress.longest + 1, self.config.data.lengths.maximum)
+        return BatchEvent(progress.batch, measured, gradient_norm)
+
+    def _draw(self) -> Batch:
+        training, lengths, longest = self.config.training, self.config.data.lengths, self.progress.longest
+        if longest is not None:
+            lengths = LengthRange(minimum=min(lengths.minimum, longest), maximum=min(lengths.maximum, longest))
+        return sample_batch(
+            lengths,
+            training.batch_size,
+            self._generators["batches"],
+            mixed_lengths=training.mixed_lengths,
+            excluded=self._excluded,
+        ).to(self.device)
+
+    def _check(self) -> CheckEvent:
+        progress = self.progress
+        start = time.perf_counter()
+        validation, test = (score(self.model, each[:CHECK_SAMPLES]) for each in self._held_out)
+        right, last = validation.perfect and test.perfect, progress.batch >= self.config.training.batches
+        if last or (right and (progress.solved_batch is None or progress.batch >= self.end)):
+            validation, test = (score(self.model, each) for each in self._held_out)
+        seconds = progress.seconds + time.perf_counter() - start
+        loss = progress.loss_sum / max(1, progress.loss_count)
+        event = CheckEvent(progress.batch, loss, self.learning_rate(progress.batch - 1), validation, test, seconds)
+        if event.perfect and progress.solved_batch is None:
+            progress.solved_batch = progress.batch
+        progress.loss_sum, progress.loss_count = 0.0, 0
+        progress.history.append(event.to_dict())
+        return event
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one, and otherwise the CPU.
+
+    Raises:
+        TrainingError: The machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(name, False):
+        raise TrainingError(f"this machine has no {name} device", hint="use --device cpu, or auto")
+    return torch.device(name)
+
+
+def train(config: Config, on_event: OnEvent | None = None) -> Trainer:
+    """Train a model from its start to its end; `Trainer` for one that stops and resumes."""
+    trainer = Trainer(config)
+    trainer.run(on_event)
+    return trainer

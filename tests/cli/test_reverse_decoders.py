@@ -1,0 +1,124 @@
+"""The two decoders, compiled and in torch: one set of tests, and the packaged network on any text."""
+
+from __future__ import annotations
+
+import os
+import random
+import unicodedata
+
+import pytest
+import torch
+from handmade import handmade_reverser
+from hypothesis import given, settings
+from pyuegc import EGC
+from texts import ANY_TEXT, oracle
+
+from stackrev.config import KINDS, Config, ModelConfig
+from stackrev.evaluation import decoding
+from stackrev.kernels import cpu as native
+from stackrev.models.reversers import build
+from stackrev.storage import checkpoints
+from stackrev.tasks import text as texts
+from stackrev.tasks import vocabulary
+
+compiled = pytest.mark.skipif(not native.available(), reason="the kernels were not compiled")
+OPENERS = {
+    "native": decoding.NativeDecoder,
+    "torch": lambda folder: decoding.TorchDecoder(checkpoints.load(folder).model),
+}
+
+
+@pytest.fixture(params=["torch", pytest.param("native", marks=compiled)])
+def opener(request):
+    return OPENERS[request.param]
+
+
+def saved(folder, model):
+    checkpoints.save(folder, model, Config(model=model.config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handmade(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("handmade"), handmade_reverser())
+
+
+def test_strings_come_back_in_the_order_given(opener, handmade):
+    decoder = opener(handmade)
+    strings = [vocabulary.encode(each) for each in ("bc", "", "$|&", "abcdef" * 20, "x")]
+    assert list(decoder.write(strings)) == [vocabulary.target_ids(each) for each in strings]
+    assert list(decoder.write(strings[:1])) == [vocabulary.target_ids(strings[0])]
+    assert list(decoder.write([])) == []
+
+
+def test_batches_change_nothing(opener, handmade, monkeypatch):
+    monkeypatch.setattr(decoding, "BATCH_SYMBOLS", 20)
+    strings = [vocabulary.encode("abcdefg"[: n % 8]) for n in range(30)]
+    assert list(opener(handmade).write(strings)) == [vocabulary.target_ids(each) for each in strings]
+
+
+def test_a_network_that_does_not_stop_is_stopped(opener, tmp_path):
+    model = handmade_reverser()
+    with torch.no_grad():
+        model.logits.bias[vocabulary.END] = -100.0
+    written = list(opener(saved(tmp_path, model)).write([vocabulary.encode("abc"), []]))
+    assert [len(each) for each in written] == [22, 16]
+
+
+@compiled
+@pytest.mark.parametrize("shared", [True, False])
+def test_both_write_the_same(tmp_path, shared):
+    shape = ModelConfig(hidden_size=12, stack_width=7, layers=2, shared_controls=shared)
+    folder = saved(tmp_path, build(shape, torch.Generator().manual_seed(3)).eval())
+    strings = [vocabulary.encode(each) for each in ("abc", "", "hello, world")]
+    assert list(OPENERS["native"](folder).write(strings)) == list(OPENERS["torch"](folder).write(strings))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_opens(tmp_path, kind):
+    folder = saved(tmp_path, build(ModelConfig(kind=kind, hidden_size=4, stack_width=3), torch.Generator()).eval())
+    decoder = decoding.open_decoder(folder)
+    assert isinstance(decoder, decoding.NativeDecoder) == (kind == "stack-lstm" and native.available())
+    assert len(next(decoder.write([[5]]))) <= decoding.most_symbols(1)
+
+
+def random_text(source: random.Random) -> str:
+    """A text in which clusters of many code points are as common as single ones."""
+    pools = (
+        range(0x20, 0x7F), range(0xA0, 0x250), range(0x300, 0x370), range(0x5D0, 0x5EB), range(0x621, 0x655),
+        range(0x905, 0x94D), range(0x1100, 0x1200), range(0x4E00, 0x5000), range(0xAC00, 0xAD00),
+        range(0x1F600, 0x1F650), (0x200D, 0xFE0F, 0x1F3FB, 0x1F468, 0x1F469, 0x1F1E6, 0x1F1E8, 0x0D, 0x0A, 0x00),
+    )  # fmt: skip
+    some = source.sample(pools, source.randint(1, 4))
+    drawn = (chr(source.choice(source.choice(some))) for _ in range(source.randint(0, 24)))
+    return "".join(each for each in drawn if unicodedata.category(each) != "Cn")
+
+
+@compiled
+def test_10_000_random_texts_are_reversed_exactly_by_the_network():
+    source = random.Random(int(os.environ.get("STACKREV_SEED", "0")))
+    decoder = decoding.open_decoder(checkpoints.resolve("stack-lstm"))
+    random_texts = [random_text(source) for _ in range(10_000)]
+    bound = [texts.bind(each) for each in random_texts]
+    clusters = 0
+    for text, each, written in zip(random_texts, bound, decoder.write([each.ids for each in bound]), strict=True):
+        parts = list(text) if text.isascii() else EGC(text)
+        clusters += not text.isascii()
+        assert written[-1] == vocabulary.END
+        assert each.show(written[:-1]) == "".join(reversed(parts)), repr(text)
+    assert clusters > 7_000
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    return decoding.open_decoder(checkpoints.resolve("stack-lstm"))
+
+
+@compiled
+@settings(max_examples=10_000)
+@given(text=ANY_TEXT)
+def test_10_000_texts_that_hypothesis_makes_are_reversed_exactly_by_the_network(packaged, text):
+    bound = texts.bind(text)
+    (written,) = packaged.write([bound.ids])
+    assert written[-1] == vocabulary.END
+    assert bound.show(written[:-1]) == "".join(reversed(oracle(text)))

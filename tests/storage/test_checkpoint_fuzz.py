@@ -1,0 +1,30 @@
+"""A small run of the checkpoint fuzzer, in a process whose memory is measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import stackrev
+
+ROOT = Path(stackrev.__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "fuzz_checkpoints.py"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory is measured as POSIX has it")
+def test_mutated_checkpoints_are_refused_or_verify():
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--mutants", "150", "--seed", "1"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "loaded" in done.stdout
+    assert done.stdout.count("refused") > 5

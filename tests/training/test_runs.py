@@ -1,0 +1,257 @@
+"""Runs in folders: they resume bit for bit, and no kill costs more than what came after the last save."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, ModelKind, TrainingConfig
+from stackrev.errors import CheckpointError, TrainingError
+from stackrev.storage import checkpoints
+from stackrev.training import runs
+from stackrev.training.runs import Run
+from stackrev.training.trainer import BatchEvent, Trainer
+
+
+def tiny(kind: ModelKind = "stack-lstm", **training) -> Config:
+    short, longer = LengthRange(minimum=1, maximum=4), LengthRange(minimum=5, maximum=6)
+    return Config(
+        data=DataConfig(lengths=short, test_lengths=longer, held_out_samples=5),
+        model=ModelConfig(kind=kind, hidden_size=8, stack_width=8),
+        training=TrainingConfig(
+            **{"batches": 12, "batch_size": 4, "check_every": 5, "settle_batches": 300, "device": "cpu"} | training
+        ),
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return checkpoints.load(folder).model.state_dict()
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class AfterBatches:
+    """Asks to stop at certain batches."""
+
+    def __init__(self, run: Run, *batches: int) -> None:
+        self.run, self.batches = run, batches
+
+    def __call__(self) -> bool:
+        return self.run.trainer.progress.batch in self.batches
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "stack-lstm"])
+@pytest.mark.parametrize(
+    "training",
+    [
+        {},
+        {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.1},
+        {"optimizer": "rmsprop", "momentum": 0.9, "schedule": "linear", "warmup_batches": 3},
+        {"optimizer": "sgd", "momentum": 0.9, "mixed_lengths": False},
+        {"curriculum_start": 1, "curriculum_loss": 100.0},
+    ],
+    ids=lambda training: training.get("optimizer", "curriculum" if training else "adam"),
+)
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path, kind, training):
+    config = tiny(kind, **training)
+    whole = Run.start(tmp_path / "whole", config)
+    assert whole.train()
+
+    parts = Run.start(tmp_path / "parts", config)
+    for stop in (3, 5, 11):
+        assert not parts.train(stop=AfterBatches(parts, stop))
+        parts = Run.resume(tmp_path / "parts")
+        assert parts.trainer.progress.batch == stop
+    assert parts.train()
+
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert_equal(whole.trainer.state()[0], parts.trainer.state()[0])
+    timeless = [
+        [{**line, "seconds": None} for line in checkpoints.read_history(tmp_path / name)] for name in ("whole", "parts")
+    ]
+    assert timeless[0] == timeless[1]
+    assert [line["batch"] for line in timeless[0]] == [5, 10, 12]
+
+
+def test_a_run_in_a_folder_ends_like_one_without(tmp_path):
+    run = Run.start(tmp_path / "run", tiny())
+    run.train()
+    trainer = Trainer(tiny())
+    trainer.run()
+    assert_equal(weights(tmp_path / "run"), trainer.model.state_dict())
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    Run.start(tmp_path / "run", tiny()).train()
+    before = weights(tmp_path / "run")
+    again = Run.resume(tmp_path / "run")
+    assert again.train()
+    assert_equal(before, weights(tmp_path / "run"))
+
+
+def test_the_checkpoint_is_whole_from_the_first_moment(tmp_path):
+    run = Run.start(tmp_path / "run", tiny(), command="stackrev train")
+    assert checkpoints.verify(tmp_path / "run")
+    assert_equal(weights(tmp_path / "run"), run.trainer.model.state_dict())
+    assert checkpoints.describe(tmp_path / "run").command == "stackrev train"
+
+
+def test_slow_runs_are_saved_between_checks(tmp_path):
+    run = Run.start(tmp_path / "run", tiny(check_every=1000))
+    saved = []
+
+    def look(event):
+        if isinstance(event, BatchEvent) and event.batch > 1:
+            saved.append(Run.resume(tmp_path / "run").trainer.progress.batch)
+
+    run.train(look, save_seconds=0.0)
+    assert saved == list(range(1, 12))
+
+
+def test_an_exception_in_the_callback_passes_through(tmp_path):
+    run = Run.start(tmp_path / "run", tiny())
+
+    def fail(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.train(fail)
+    assert Run.resume(tmp_path / "run").trainer.progress.batch == 0
+
+
+def test_scores_in_a_checkpoint_are_those_of_its_weights(tmp_path):
+    run = Run.start(tmp_path / "run", tiny())
+    assert checkpoints.load_config(tmp_path / "run")[1] == {}
+    run.train(stop=AfterBatches(run, 7))
+    assert checkpoints.load_config(tmp_path / "run")[1] == {}
+    run.train()
+    scores = checkpoints.load_config(tmp_path / "run")[1]
+    assert scores.keys() == {"1-4", "5-6"}
+    assert scores["1-4"].keys() == {"coarse", "fine", "samples", "seed"}
+
+
+def test_measure_scores_the_file_and_records_it(tmp_path):
+    Run.start(tmp_path / "run", tiny()).train()
+    counted = []
+    scores = runs.measure(tmp_path / "run", on_progress=counted.append)
+    assert sum(counted) == 10
+    recorded = checkpoints.load_config(tmp_path / "run")[1]
+    assert recorded == {name: runs.summary(each, 0) for name, each in scores.items()}
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    folder = tmp_path / "run"
+    Run.start(folder, tiny()).train()
+    before = weights(folder)
+    with pytest.raises(TrainingError, match="already holds a run"):
+        Run.start(folder, tiny(seed=1))
+    assert_equal(before, weights(folder))
+    Run.start(folder, tiny(seed=1), overwrite=True)
+    assert Run.resume(folder).config.training.seed == 1
+
+
+def test_a_packaged_checkpoint_is_not_overwritten_either(tmp_path):
+    run = Run.start(tmp_path / "run", tiny())
+    (run.folder / runs.STATE).unlink()
+    with pytest.raises(TrainingError, match="already holds a run"):
+        Run.start(run.folder, tiny())
+
+
+def test_a_folder_of_something_else_is_never_written_to(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(TrainingError, match=r"README\.md that is not a run's"):
+            Run.start(tmp_path, tiny(), overwrite=overwrite)
+    assert (tmp_path / "README.md").read_text() == "mine"
+    with pytest.raises(TrainingError, match="not a folder"):
+        Run.start(tmp_path / "README.md", tiny())
+
+
+def test_only_the_same_configuration_resumes(tmp_path):
+    run = Run.start(tmp_path / "run", tiny())
+    run.require(tiny())
+    for other, message in [
+        (tiny(seed=1), "seed = 0, not 1"),
+        (tiny(settle_batches=None), "settle_batches = 300, not none"),
+        (tiny(mixed_lengths=False), "mixed_lengths = true, not false"),
+        (dataclasses.replace(tiny(), data=DataConfig()), "lengths = 1-4, not 8-64"),
+    ]:
+        with pytest.raises(TrainingError, match=message):
+            run.require(other)
+
+
+def test_what_cannot_be_resumed_is_refused(tmp_path):
+    with pytest.raises(TrainingError, match="holds no run"):
+        Run.resume(tmp_path)
+    run = Run.start(tmp_path / "run", tiny())
+    tensors, metadata = checkpoints.load_tensors(run.folder / runs.STATE)
+
+    state = json.loads(metadata["state"])
+    for damaged in ({}, {"state": "{"}, {"state": "[]"}, {"state": json.dumps({**state, "config": 1})}):
+        checkpoints.save_tensors(run.folder / runs.STATE, tensors, damaged)
+        with pytest.raises(CheckpointError, match="not the state of a run"):
+            Run.resume(run.folder)
+    other = json.dumps({**state, "config": {**state["config"], "model": {"hidden_size": 9}}})
+    checkpoints.save_tensors(run.folder / runs.STATE, tensors, {"state": other})
+    with pytest.raises(TrainingError, match="does not fit"):
+        Run.resume(run.folder)
+
+    (run.folder / runs.STATE).write_bytes(b"x" * 100)
+    with pytest.raises(CheckpointError, match="damaged"):
+        Run.resume(run.folder)
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+from stackrev.storage import checkpoints
+from stackrev.cli import main
+from stackrev.training.runs import Run, STATE
+
+folder = Path(sys.argv[1]) / "run"
+chance = random.Random(0)
+common = ["train", "--hidden-size", "8", "--stack-width", "8", "--batch-size", "4", "--lengths", "1-4",
+          "--test-lengths", "5-6", "--held-out-samples", "5", "--check-every", "1", "--device", "cpu",
+          "--threads", "1", "--quiet"]
+for name in ("first", "second"):  # the first imports everything, the second tells how fast this machine is today
+    start = time.monotonic()
+    assert main([*common, "--output", str(folder.parent / name), "--batches", "2"]) == 0
+    pace = time.monotonic() - start
+reached = []
+for _ in range(20):
+    child = os.fork()
+    if not child:
+        again = ["--resume"] if (folder / STATE).exists() else ["--force"]
+        os._exit(main([*common, "--output", str(folder), "--batches", "100000", *again]))
+    time.sleep(pace * chance.uniform(0.1, 2.0))
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the run ended by itself"
+    if not (folder / STATE).exists():
+        assert not reached, "a save was lost"
+        continue
+    reached.append(Run.resume(folder).trainer.progress.batch)
+    if (folder / checkpoints.CONFIG).exists():
+        checkpoints.verify(folder)
+    assert reached == sorted(reached), "a save was lost"
+print(reached[-1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks")
+def test_killing_a_run_at_any_moment_loses_no_save(tmp_path):
+    # the runs are forked from a process that has torch already, so that the kills fall into their work
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) > 0
