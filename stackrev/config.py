@@ -1,4 +1,7 @@
-"""Frozen configurations of data, model and training, read strictly: an unknown key is an error.
+"""Settings, and the frozen configurations that are made of them, read strictly: an unknown key is an error.
+
+A setting is declared once, as a field made by `setting`: its default, what it does, its range, and what a search tries.
+From that declaration follow the check of its range, its option on the command line and its place in a search.
 
 Imports no torch, so that the command line can show its defaults without it.
 """
@@ -6,6 +9,7 @@ Imports no torch, so that the command line can show its defaults without it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -24,6 +28,175 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 KINDS: tuple[ModelKind, ...] = typing.get_args(ModelKind)
 
 _T = TypeVar("_T")
+_METADATA = "setting"  # the key under which a dataclass field keeps what `setting` was told
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class Between:
+    """What a search tries: the numbers from `low` to `high`, whole ones if both are, and on a log scale if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Space = Between | tuple[Any, ...]
+"""What a search tries: a range of numbers, or these values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of a configuration.
+
+    Attributes:
+        name: Its field.
+        default: Its value where none is given.
+        type: `int`, `float`, `bool`, `str` or `LengthRange`.
+        optional: Whether it may be None.
+        choices: Its only values, if they can be listed; otherwise empty.
+        help: What it does, in one sentence.
+        low: Its least value, if it has one.
+        high: Its greatest value, if it has one.
+        above: Whether `low` itself is excluded.
+        below: Whether `high` itself is excluded.
+        range_note: What an error about the range adds in brackets.
+        search: What a search tries; None if a search leaves it alone.
+        option: Whether it is an option of the command line; otherwise it follows from the other settings.
+    """
+
+    name: str
+    default: Any
+    type: type
+    optional: bool
+    choices: tuple[str, ...]
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: bool = False
+    below: bool = False
+    range_note: str = ""
+    search: Space | None = None
+    option: bool = True
+
+    def check(self, value: Any) -> None:
+        """Make sure that a value is one that the setting takes.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        if value is None and self.optional:
+            return
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{self.name} is {value!r}", hint=f"it must be one of {', '.join(self.choices)}")
+        if not self._within(value):
+            raise ConfigError(f"{self.name} must be {'null or ' if self.optional else ''}{self.range}")
+
+    def _within(self, value: Any) -> bool:
+        """Whether a value is in the range. NaN is in none: every comparison with it is false."""
+        enough = self.low is None or (value > self.low if self.above else value >= self.low)
+        return enough and (self.high is None or (value < self.high if self.below else value <= self.high))
+
+    @property
+    def range(self) -> str:
+        """The range in words, such as "between 1 and 4,096"; empty if there is none."""
+        low, high = _figure(self.low), _figure(self.high)
+        if low and high and not (self.above or self.below):
+            words = f"between {low} and {high}"
+        else:
+            least = f"{'above' if self.above else 'at least'} {low}" if low else ""
+            most = f"{'below' if self.below else 'at most'} {high}" if high else ""
+            words = " and ".join(filter(None, (least, most)))
+        return f"{words} ({self.range_note})" if self.range_note else words
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    range_note: str = "",
+    search: Space | None = None,
+    option: bool = True,
+) -> Any:
+    """Declare a setting, as a field of a dataclass that derives from `Settings`.
+
+    Its name, its type and the choices of a `Literal` are those of the field.
+
+    Args:
+        default: Its value where none is given.
+        help: What it does, in one sentence.
+        low: Its least value.
+        high: Its greatest value.
+        above: In place of `low`: a bound that is itself excluded.
+        below: In place of `high`: a bound that is itself excluded.
+        range_note: What an error about the range adds in brackets.
+        search: What a search tries; None if a search leaves it alone.
+        option: Whether it is an option of the command line.
+    """
+    declared = {
+        "help": help,
+        "low": low if above is None else above,
+        "high": high if below is None else below,
+        "above": above is not None,
+        "below": below is not None,
+        "range_note": range_note,
+        "search": search,
+        "option": option,
+    }
+    return field(default=default, metadata={_METADATA: declared})
+
+
+@functools.cache
+def settings(cls: type) -> Mapping[str, Setting]:
+    """The settings that a configuration's fields declare, by name, in their order."""
+    hints = typing.get_type_hints(cls)
+    return types.MappingProxyType(
+        {
+            each.name: _setting_of(each, hints[each.name])
+            for each in dataclasses.fields(cls)
+            if _METADATA in each.metadata
+        }
+    )
+
+
+def _setting_of(declared: dataclasses.Field[Any], hint: Any) -> Setting:
+    optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    if optional:
+        (hint,) = (inner for inner in typing.get_args(hint) if inner is not type(None))
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    return Setting(
+        name=declared.name,
+        default=declared.default,
+        type=str if choices else hint,
+        optional=optional,
+        choices=choices,
+        **declared.metadata[_METADATA],
+    )
+
+
+def _figure(bound: float | None) -> str:
+    """A bound for a message; empty if there is none."""
+    if bound is None:
+        return ""
+    return "2**63 - 1" if bound == 2**63 - 1 else f"{bound:,}" if bound == int(bound) else f"{bound:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A configuration whose fields are settings: each value is checked when it is made."""
+
+    def __post_init__(self) -> None:
+        cls: Any = type(self)
+        for name, each in settings(cls).items():
+            each.check(getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,26 +236,25 @@ class LengthRange:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which strings a model learns from and is tested on.
 
     Training draws from `lengths` for ever; the held-out sets are `held_out_samples` strings each, fixed by
     `held_out_seed`, and are never drawn in training.
     """
 
-    lengths: LengthRange = field(default_factory=lambda: LengthRange(minimum=8, maximum=64))
-    test_lengths: LengthRange = field(default_factory=lambda: LengthRange(minimum=65, maximum=128))
-    held_out_samples: int = 1000
-    held_out_seed: int = 0
+    lengths: LengthRange = setting(LengthRange(minimum=8, maximum=64), "Lengths to train on and to validate with.")
+    test_lengths: LengthRange = setting(LengthRange(minimum=65, maximum=128), "Lengths to test with.")
+    held_out_samples: int = setting(1000, "Strings in the validation and in the test set.", low=1, high=1_000_000)
+    held_out_seed: int = setting(0, "The seed that these are drawn with.", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(self.lengths.maximum >= 1, "lengths must reach at least 1")
-        _require(1 <= self.held_out_samples <= 1_000_000, "held_out_samples must be between 1 and 1,000,000")
-        _require(0 <= self.held_out_seed < 2**63, "held_out_seed must be between 0 and 2**63 - 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Settings):
     """The shape of a model and how its weights start.
 
     `stack_width` is M, and in the RNN and the LSTM the width of the symbols' embedding; what is below it concerns the
@@ -98,31 +270,27 @@ class ModelConfig:
     that pushes little and pops much, for some strings, long before the average decoder does, and is rewarded for it.
     """
 
-    kind: ModelKind = "stack-lstm"
-    hidden_size: int = 64
-    layers: int = 1
-    initialisation: Initialisation = "tuned"
-    stack_width: int = 64
-    gate_stretch: float = 0.05
-    gate_noise: float = 1.0
-    string_noise: float = 2.0
-    shared_controls: bool = False
-    push_bias: float = 1.5
-    pop_bias: float = -1.5
-
-    def __post_init__(self) -> None:
-        _require(1 <= self.hidden_size <= 4096, "hidden_size must be between 1 and 4,096")
-        _require(1 <= self.layers <= 16, "layers must be between 1 and 16")
-        _require(1 <= self.stack_width <= 4096, "stack_width must be between 1 and 4,096")
-        _require(0.0 <= self.gate_stretch <= 10.0, "gate_stretch must be between 0 and 10")
-        _require(0.0 <= self.gate_noise <= 100.0, "gate_noise must be between 0 and 100")
-        _require(0.0 <= self.string_noise <= 100.0, "string_noise must be between 0 and 100")
-        _require(abs(self.push_bias) <= 100.0, "push_bias must be between -100 and 100")
-        _require(abs(self.pop_bias) <= 100.0, "pop_bias must be between -100 and 100")
+    kind: ModelKind = setting("stack-lstm", "The kind of model to train.")
+    hidden_size: int = setting(64, "Hidden units of a layer.", low=1, high=4096, search=(16, 32, 64, 128, 256))
+    layers: int = setting(1, "Layers of the encoder and of the decoder.", low=1, high=16, search=Between(1, 4))
+    initialisation: Initialisation = setting("tuned", "How weights start.")
+    stack_width: int = setting(
+        64, "Width of the stack; of the embedding in lstm and rnn.", low=1, high=4096, search=(16, 32, 64, 128, 256)
+    )
+    gate_stretch: float = setting(
+        0.05, "How far push and pop gates reach past 0 and 1.", low=0, high=10, search=Between(0.0, 0.3)
+    )
+    gate_noise: float = setting(1.0, "Noise on these gates in training.", low=0, high=100, search=Between(0.0, 3.0))
+    string_noise: float = setting(
+        2.0, "Noise on them that stays for a whole string.", low=0, high=100, search=Between(0.0, 4.0)
+    )
+    shared_controls: bool = setting(False, "Whether encoder and decoder work the stack alike.")
+    push_bias: float = setting(1.5, "The initial bias of the push gate.", low=-100, high=100, search=Between(-3.0, 3.0))
+    pop_bias: float = setting(-1.5, "The initial bias of the pop gate.", low=-100, high=100, search=Between(-3.0, 3.0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """How a model is trained.
 
     A *check* scores the held-out sets every `check_every` batches: 100 strings of each, and all where that matters. A
@@ -138,47 +306,39 @@ class TrainingConfig:
     whose loss is below `curriculum_loss`.
     """
 
-    seed: int = 0
-    batches: int = 1000
-    batch_size: int = 50
-    mixed_lengths: bool = True
-    curriculum_start: int | None = 8
-    curriculum_loss: float = 1.0
-    optimizer: Optimizer = "adam"
-    learning_rate: float = 8e-3
-    weight_decay: float = 0.0
-    momentum: float = 0.0
-    schedule: Schedule = "constant"
-    warmup_batches: int = 0
-    clip_norm: float = 1.0
-    recurrent_l1: float = 0.001
-    check_every: int = 50
-    settle_batches: int | None = 100
-    settle_temperature: float = 3.0
-    device: Device = "auto"
+    seed: int = setting(0, "Decides initial weights, batches and noise.", low=0, high=2**63 - 1)
+    batches: int = setting(1000, "How many batches to train for at most.", low=1, high=10**9)
+    batch_size: int = setting(50, "Strings in a batch.", low=1, high=100_000)
+    mixed_lengths: bool = setting(True, "Whether lengths differ in a batch.")
+    curriculum_start: int | None = setting(
+        8, "Begin with strings at most so long; none for no curriculum.", low=1, high=10**9
+    )
+    curriculum_loss: float = setting(
+        1.0, "Allow one symbol more after each batch with a loss below this.", above=0, high=100
+    )
+    optimizer: Optimizer = setting("adam", "The optimiser.", search=("adam", "adamw", "rmsprop", "sgd"))
+    learning_rate: float = setting(8e-3, "The learning rate.", above=0, high=100, search=Between(1e-4, 1e-1, log=True))
+    weight_decay: float = setting(0.0, "The optimiser's weight decay.", low=0, high=100)
+    momentum: float = setting(0.0, "The momentum of sgd and rmsprop.", low=0, below=1)
+    schedule: Schedule = setting("constant", "How the learning rate falls.")
+    warmup_batches: int = setting(0, "Over how many batches it first rises.", low=0)
+    clip_norm: float = setting(
+        1.0, "The largest norm of a gradient; inf for any.", above=0, range_note="inf turns clipping off"
+    )
+    recurrent_l1: float = setting(
+        0.001, "By how much recurrent weights shrink after each batch, once solved.", low=0, high=100
+    )
+    check_every: int = setting(50, "Batches between two checks on held-out strings.", low=1, high=10**9)
+    settle_batches: int | None = setting(
+        100, "Batches to train on once all held-out strings are right; none to do all batches.", low=0, high=10**9
+    )
+    settle_temperature: float = setting(3.0, "What the loss divides the logits by, once solved.", above=0, high=100)
+    device: Device = setting("auto", "Where to compute.")
 
     def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**63, "seed must be between 0 and 2**63 - 1")
-        _require(1 <= self.batches <= 10**9, "batches must be between 1 and 1,000,000,000")
-        _require(1 <= self.batch_size <= 100_000, "batch_size must be between 1 and 100,000")
-        _require(
-            self.curriculum_start is None or 1 <= self.curriculum_start <= 10**9,
-            "curriculum_start must be null or between 1 and 1,000,000,000",
-        )
-        _require(0.0 < self.curriculum_loss <= 100.0, "curriculum_loss must be above 0 and at most 100")
-        _require(0.0 < self.learning_rate <= 100.0, "learning_rate must be above 0 and at most 100")
-        _require(0.0 <= self.weight_decay <= 100.0, "weight_decay must be between 0 and 100")
-        _require(0.0 <= self.momentum < 1.0, "momentum must be at least 0 and below 1")
+        super().__post_init__()
         _require(self.momentum == 0.0 or self.optimizer in ("sgd", "rmsprop"), "momentum goes with sgd or rmsprop")
-        _require(0 <= self.warmup_batches <= self.batches, "warmup_batches must be between 0 and batches")
-        _require(self.clip_norm > 0.0, "clip_norm must be above 0 (inf turns clipping off)")
-        _require(0.0 <= self.recurrent_l1 <= 100.0, "recurrent_l1 must be between 0 and 100")
-        _require(0.0 < self.settle_temperature <= 100.0, "settle_temperature must be above 0 and at most 100")
-        _require(1 <= self.check_every <= 10**9, "check_every must be between 1 and 1,000,000,000")
-        _require(
-            self.settle_batches is None or 0 <= self.settle_batches <= 10**9,
-            "settle_batches must be null or between 0 and 1,000,000,000",
-        )
+        _require(self.warmup_batches <= self.batches, "warmup_batches must be between 0 and batches")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,8 +447,3 @@ def _read(hint: Any, value: object, where: str) -> Any:
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{where} is not a number")
     return value
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)

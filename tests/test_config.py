@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 
 from stackrev.config import (
     KINDS,
+    Between,
     Config,
     DataConfig,
     LengthRange,
     ModelConfig,
     ModelKind,
+    Settings,
     TrainingConfig,
     from_dict,
+    setting,
+    settings,
     to_dict,
 )
 from stackrev.errors import ConfigError
@@ -158,6 +162,68 @@ def test_a_whole_number_can_stand_for_a_real_one() -> None:
 def test_ranges(cls: Any, fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example(Settings):
+    """Settings of every form."""
+
+    plain: bool = setting(False, "A switch.")
+    between: int = setting(3, "A number.", low=1, high=4096, search=(1, 2, 3))
+    above: float = setting(0.5, "A share.", above=0, below=1, search=Between(0.1, 0.9))
+    least: float = setting(1.0, "A norm.", low=1, range_note="inf for any")
+    optional: int | None = setting(None, "A count.", low=0, high=2**63 - 1)
+    lengths: LengthRange = setting(LengthRange(minimum=1, maximum=2), "Lengths.", option=False)
+
+
+def test_a_setting_is_declared_once() -> None:
+    found = settings(Example)
+    assert list(found) == ["plain", "between", "above", "least", "optional", "lengths"]
+    assert [each.type for each in found.values()] == [bool, int, float, float, int, LengthRange]
+    assert [name for name, each in found.items() if each.optional] == ["optional"]
+    assert [name for name, each in found.items() if not each.option] == ["lengths"]
+    assert (found["between"].search, found["above"].search) == ((1, 2, 3), Between(0.1, 0.9))
+    assert (found["between"].default, found["between"].help) == (3, "A number.")
+    assert found["plain"].range == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad", "message"),
+    [
+        ("between", [1, 4096], [0, 4097, math.nan], "between must be between 1 and 4,096"),
+        ("above", [0.001, 0.999], [0.0, 1.0, math.nan], "above must be above 0 and below 1"),
+        ("least", [1.0, math.inf], [0.9, -math.inf, math.nan], "least must be at least 1 (inf for any)"),
+        ("optional", [None, 0, 2**63 - 1], [-1, 2**63], "optional must be null or between 0 and 2**63 - 1"),
+    ],
+)
+def test_the_range_of_a_setting(field: str, good: list[Any], bad: list[Any], message: str) -> None:
+    for value in good:
+        assert getattr(Example(**{field: value}), field) == value
+    for value in bad:
+        with pytest.raises(ConfigError) as caught:
+            Example(**{field: value})
+        assert caught.value.message == message
+
+
+def test_choices_are_checked_where_a_configuration_is_made() -> None:
+    assert settings(TrainingConfig)["optimizer"].choices == ("adam", "adamw", "rmsprop", "sgd")
+    with pytest.raises(ConfigError, match="optimizer is 'adma'") as caught:
+        TrainingConfig(optimizer="adma")  # type: ignore[arg-type]
+    assert "adamw" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("cls", SECTIONS.values())
+def test_every_field_is_a_setting_with_a_help_of_one_sentence(cls: Any) -> None:
+    assert list(settings(cls)) == [each.name for each in dataclasses.fields(cls)]
+    assert all(each.help.endswith(".") and "\n" not in each.help for each in settings(cls).values())
+
+
+@pytest.mark.parametrize("cls", SECTIONS.values())
+def test_a_search_tries_what_a_setting_takes(cls: Any) -> None:
+    for each in settings(cls).values():
+        space = (each.search.low, each.search.high) if isinstance(each.search, Between) else each.search or ()
+        for value in space:
+            each.check(value)
 
 
 @pytest.mark.parametrize(
