@@ -29,6 +29,28 @@ class DataError(StackrevError):
     """A data file, or a request for data, is malformed."""
 
 
+class FileError(StackrevError):
+    """A file cannot be read, written or locked."""
+
+
+class MissingFileError(FileError):
+    """There is no such file."""
+
+
+class LockedError(FileError):
+    """Somebody else holds a lock.
+
+    Args:
+        message: See `StackrevError`.
+        hint: See `StackrevError`.
+        pid: The process that holds it, where that is known.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, pid: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.pid = pid
+
+
 class CheckpointError(StackrevError):
     """A checkpoint cannot be found, read, verified or written."""
 
