@@ -1,0 +1,96 @@
+"""From a network to a proof that it reverses every string, or to what stands in its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from stackrev.evaluation.certificate.boxes import find_decoder_box, find_encoder_box
+from stackrev.evaluation.certificate.conditions import Conditions, check
+from stackrev.evaluation.certificate.intervals import Rounding
+from stackrev.evaluation.certificate.network import Network, State
+
+LONGEST = 2**53 - 2
+"""The longest string that the theorem speaks of: heights of the stack are exact in float64 up to 2^53."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """What a certificate consists of.
+
+    Attributes:
+        encoder: E, every state of the encoder from `$` on, [K, H].
+        decoder: D, every state of the encoder and of the decoder, [K, H].
+    """
+
+    encoder: State
+    decoder: State
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What came of looking for a proof.
+
+    Attributes:
+        boxes: The boxes; None if none that is mapped into itself was found.
+        conditions: What the check of the boxes has found; None if there are none.
+        missing: Which search found no box, "encoder" or "decoder"; None if both did.
+        rounding: The arithmetic that the proof is about.
+    """
+
+    boxes: Boxes | None
+    conditions: Conditions | None
+    missing: str | None
+    rounding: Rounding
+
+    @property
+    def proved(self) -> bool:
+        """Whether the network reverses every string."""
+        return self.conditions is not None and self.conditions.hold
+
+
+def prove(network: Network, rounding: Rounding | None = None) -> Proof:
+    """Look for boxes and check the conditions of docs/proof.md for them.
+
+    Args:
+        network: A stack-LSTM that is meant to reverse strings.
+        rounding: How it computes; as measured for float32 if None.
+    """
+    rounding = rounding or Rounding()
+    encoder = find_encoder_box(network, rounding)
+    if encoder is None:
+        return Proof(None, None, "encoder", rounding)
+    decoder = find_decoder_box(network, encoder, rounding)
+    if decoder is None:
+        return Proof(None, None, "decoder", rounding)
+    return Proof(Boxes(encoder, decoder), check(network, encoder, decoder, rounding), None, rounding)
+
+
+def coarsest(network: Network, proof: Proof) -> Proof:
+    """The proof for the coarsest arithmetic that there is one for.
+
+    A proof for a unit roundoff holds for every smaller one too, so the boxes of this one are the strongest certificate.
+
+    Args:
+        network: The network.
+        proof: One that succeeded.
+
+    Returns:
+        A proof whose unit roundoff is the greatest power of two at which the search succeeds, at least that of `proof`.
+    """
+    best, good, bad = proof, _exponent(proof.rounding), 3
+    while good - bad > 1:
+        middle = (good + bad) // 2
+        tried = prove(network, replace(proof.rounding, unit=2.0**-middle))
+        if tried.proved:
+            best, good = tried, middle
+        else:
+            bad = middle
+    return best
+
+
+def _exponent(rounding: Rounding) -> int:
+    """The p of a unit roundoff of 2^-p."""
+    exponent = 0
+    while 2.0**-exponent > rounding.unit:
+        exponent += 1
+    return exponent
