@@ -345,12 +345,12 @@ def run_folder(
 
 def draw(folder: Path, name: str, seeds: Sequence[int]) -> None:
     """Write the consistency figure, if figures can be drawn here."""
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
     results = read_seeds(folder)
     histories = [results[seed]["history"] for seed in seeds if results[seed]["history"]]
     try:
-        figure = figures.consistency(histories, title=name)
+        figure = figures.learning.by_seed(histories, title=name)
     except MissingExtraError as error:
         print(f"no figure: {error.message} ({error.hint})", file=sys.stderr)
         return

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import consistency
 
+from stackrev import figures
 from stackrev.config import Config, LengthRange
 from stackrev.errors import StackrevError
 from stackrev.evaluation.traces import Trace
-from stackrev.figures import plots as figures
 from stackrev.storage import checkpoints
 
 if TYPE_CHECKING:
@@ -338,11 +338,11 @@ def read_results(out: Path) -> Results:
 def draw(results: Results) -> Iterator[tuple[str, Figure]]:
     """The figures that the results allow, by name."""
     if results.learning:
-        yield "learning", figures.learning(results.learning)
+        yield "learning", figures.learning.by_model(results.learning)
     for name, title in (("default", "Default setting"), ("published", "Published setting, trained here")):
         if name in results.seeds:
             histories = [each["history"] for each in results.seeds[name] if each["history"]]
-            yield "consistency" if name == "default" else name, figures.consistency(histories, title=title)
+            yield "consistency" if name == "default" else name, figures.learning.by_seed(histories, title=title)
     for name, (title, rows) in COMPARISONS.items():
         groups = {
             label: [each["history"] for each in results.seeds[row] if each["history"]]
@@ -350,19 +350,19 @@ def draw(results: Results) -> Iterator[tuple[str, Figure]]:
             if row in results.seeds
         }
         if len(groups) > 1:
-            yield name, figures.comparison(groups, title=title)
+            yield name, figures.learning.by_setting(groups, title=title)
     if results.lengths:
         scores = {
-            kind: figures.LengthScores(
+            kind: figures.lengths.LengthScores(
                 *([each[name] for each in entry["scores"]] for name in ("length", "coarse", "fine"))
             )
             for kind, entry in results.lengths.items()
         }
         trained = Config().data.lengths
-        yield "lengths", figures.lengths(scores, trained=(trained.minimum, trained.maximum))
+        yield "lengths", figures.lengths.accuracy(scores, trained=(trained.minimum, trained.maximum))
     if results.trace:
-        yield "gates", figures.gates(results.trace)
-        yield "stack", figures.contents(results.trace)
+        yield "gates", figures.traces.gates(results.trace)
+        yield "stack", figures.traces.contents(results.trace)
 
 
 CAPTIONS = {

@@ -36,7 +36,7 @@ WITHOUT_TORCH = (
     "storage.hub",
     "evaluation.decoding",
     "experiments.search",
-    "figures.plots",
+    "figures",
     "cli",
     "__main__",
 )

@@ -31,7 +31,7 @@ from stackrev.errors import DataError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from stackrev.figures.plots import History
+    from stackrev.figures.learning import History
 
 LENGTHS = "8,16,32,64,128,256,512,1024,2048,4096"
 EXAMPLE = "$A string to reverse|"
@@ -72,7 +72,7 @@ def learning(
 ) -> None:
     """Loss and fine accuracy against the number of batches, a line a model, from checkpoints' histories."""
     _check(output)
-    from stackrev.figures import plots as figures
+    from stackrev import figures
     from stackrev.storage import checkpoints
 
     histories = {}
@@ -81,7 +81,7 @@ def learning(
         kind = checkpoints.load_config(folder)[0].model.kind
         history = _checks(checkpoints.read_history(folder), name)
         histories[kind if kind not in histories else name] = history
-    figure = figures.learning(histories, **_titled(title))
+    figure = figures.learning.by_model(histories, **_titled(title))
     _write(figure, "learning", output)
 
 
@@ -93,9 +93,9 @@ def consistency(
 ) -> None:
     """Loss and fine accuracy against the number of batches, a line a seed."""
     _check(output)
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
-    _write(figures.consistency(_seeds(folder), title=title), "consistency", output)
+    _write(figures.learning.by_seed(_seeds(folder), title=title), "consistency", output)
 
 
 @app.command()
@@ -106,10 +106,10 @@ def comparison(
 ) -> None:
     """Settings side by side: optimisers, depths, sizes; how many runs learn, and how soon."""
     _check(output)
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
     groups = {_setting_name(folder): _seeds(folder) for folder in folders}
-    _write(figures.comparison(groups, title=title or "How settings compare"), "comparison", output)
+    _write(figures.learning.by_setting(groups, title=title or "How settings compare"), "comparison", output)
 
 
 @app.command()
@@ -120,11 +120,11 @@ def search(
 ) -> None:
     """The worth of each trial of a search against each of its settings."""
     _check(output)
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
     try:
         points = [
-            figures.TrialPoint(each["number"], each["value"], each["state"] == "pruned", each["settings"])
+            figures.search.TrialPoint(each["number"], each["value"], each["state"] == "pruned", each["settings"])
             for each in json.loads(file.read_text(encoding="utf-8"))["all"]
             if each["state"] in ("complete", "pruned") and each["value"] is not None
         ]
@@ -132,7 +132,7 @@ def search(
         raise DataError(f"{file} is not a search's result", hint="stackrev search --json prints one") from error
     if not points:
         raise DataError(f"{file} has no trials")
-    _write(figures.search(points, **_titled(title)), "search", output)
+    _write(figures.search.trials(points, **_titled(title)), "search", output)
 
 
 @app.command()
@@ -148,7 +148,7 @@ def lengths(
 ) -> None:
     """Coarse and fine accuracy against the length of the string, a line a model."""
     _check(output)
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
     try:
         wanted = sorted({int(each) for each in at.split(",")})
@@ -179,11 +179,15 @@ def lengths(
         with progress(name, total=len(strings), quiet=quiet) as advance:
             each = score(checkpoint.model, strings, on_progress=advance).by_length().values()
         kind = checkpoint.config.model.kind
-        scores[kind if kind not in scores else name] = figures.LengthScores(
+        scores[kind if kind not in scores else name] = figures.lengths.LengthScores(
             wanted, [part.coarse for part in each], [part.fine for part in each]
         )
     assert trained is not None
-    _write(figures.lengths(scores, trained=(trained.minimum, trained.maximum), **_titled(title)), "lengths", output)
+    _write(
+        figures.lengths.accuracy(scores, trained=(trained.minimum, trained.maximum), **_titled(title)),
+        "lengths",
+        output,
+    )
 
 
 @app.command()
@@ -195,9 +199,9 @@ def gates(
 ) -> None:
     """The push and pop strengths of each step, while one string is reversed."""
     _check(output)
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
-    _write(figures.gates(_trace(model, text), title=title), "gates", output)
+    _write(figures.traces.gates(_trace(model, text), title=title), "gates", output)
 
 
 @app.command()
@@ -209,14 +213,14 @@ def stack(
 ) -> None:
     """What is on the stack after each step, while one string is reversed: a heat map."""
     _check(output)
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
-    _write(figures.contents(_trace(model, text), title=title), "stack", output)
+    _write(figures.traces.contents(_trace(model, text), title=title), "stack", output)
 
 
 def _trace(name: str, text: str) -> Any:
+    from stackrev import figures
     from stackrev.evaluation.traces import trace
-    from stackrev.figures import plots as figures
     from stackrev.models.reversers import StackLSTMReverser
 
     figures.require()
@@ -266,7 +270,7 @@ def _titled(title: str | None) -> dict[str, Any]:
 
 def _check(output: list[Path] | None) -> None:
     """Refuse a file that cannot become a figure before any work is done."""
-    from stackrev.figures.plots import FORMATS
+    from stackrev.figures import FORMATS
 
     for path in output or ():
         if path.suffix[1:].lower() not in FORMATS:
@@ -274,7 +278,7 @@ def _check(output: list[Path] | None) -> None:
 
 
 def _write(figure: Figure, name: str, output: list[Path] | None) -> None:
-    from stackrev.figures.plots import render
+    from stackrev.figures import render
 
     for path in output or [Path(f"{name}.svg")]:
         path.write_bytes(render(figure, path.suffix[1:].lower()))

@@ -79,7 +79,7 @@ def test_the_counts_in_the_readme_are_those_of_the_seeds(reproduce):
 
 
 def test_every_figure_is_there_and_is_drawn_again(reproduce):
-    from stackrev.figures import plots as figures
+    from stackrev import figures
 
     named = named_figures(README.read_text(encoding="utf-8"))
     stored = {path.stem for path in (RESULTS / "figures").glob("*.svg")}

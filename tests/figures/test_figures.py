@@ -8,10 +8,10 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from stackrev import figures
 from stackrev.config import Config, ModelConfig
 from stackrev.errors import MissingExtraError, StackrevError
 from stackrev.evaluation.traces import Trace, trace
-from stackrev.figures import plots as figures
 from stackrev.models.reversers import StackLSTMReverser
 
 drawn = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs the extra 'plots'")
@@ -37,21 +37,26 @@ TRACE = Trace(
 )
 
 DRAWINGS = {
-    "learning": lambda: figures.learning({"stack-lstm": history(300), "rnn": history(None), "runs/mine": history(200)}),
-    "one check": lambda: figures.learning({"lstm": history(100, 100)}),
-    "consistency": lambda: figures.consistency([history(300), history(400), history(None)], title="Mine: $x$"),
-    "nobody learns": lambda: figures.consistency([history(None)]),
-    "comparison": lambda: figures.comparison(
+    "learning": lambda: figures.learning.by_model(
+        {"stack-lstm": history(300), "rnn": history(None), "runs/mine": history(200)}
+    ),
+    "one check": lambda: figures.learning.by_model({"lstm": history(100, 100)}),
+    "consistency": lambda: figures.learning.by_seed([history(300), history(400), history(None)], title="Mine: $x$"),
+    "nobody learns": lambda: figures.learning.by_seed([history(None)]),
+    "comparison": lambda: figures.learning.by_setting(
         {f"setting {n}": [history(200), history(None, 300 + n)] for n in range(9)}, title="Nine"
     ),
-    "lengths": lambda: figures.lengths(
-        {name: figures.LengthScores([8, 64, 4096], [1, 0.5, 0], [1, 0.7, 0.1]) for name in ("lstm", "stack-lstm")}
+    "lengths": lambda: figures.lengths.accuracy(
+        {
+            name: figures.lengths.LengthScores([8, 64, 4096], [1, 0.5, 0], [1, 0.7, 0.1])
+            for name in ("lstm", "stack-lstm")
+        }
     ),
-    "gates": lambda: figures.gates(TRACE),
-    "contents": lambda: figures.contents(TRACE),
-    "search": lambda: figures.search(
+    "gates": lambda: figures.traces.gates(TRACE),
+    "contents": lambda: figures.traces.contents(TRACE),
+    "search": lambda: figures.search.trials(
         [
-            figures.TrialPoint(
+            figures.search.TrialPoint(
                 n, n / 9, n % 2 == 0, {"learning_rate": 10**-n, "layers": n, "optimizer": "ad" + "am" * n}
             )
             for n in (1, 2, 3)
@@ -78,7 +83,7 @@ def test_a_png_is_a_png():
 
 @drawn
 def test_a_figure_shows_the_data_it_was_given():
-    drawing = figures.consistency([history(300), history(400), history(None)])
+    drawing = figures.learning.by_seed([history(300), history(400), history(None)])
     assert drawing.get_suptitle() == "2 of 3 runs learn: half of these by 300 batches, the last by 400"
     loss, validation, test = drawing.axes
     assert [len(axes.lines) - named for axes, named in ((loss, 0), (validation, 0), (test, 2))] == [3, 3, 3]
@@ -88,7 +93,7 @@ def test_a_figure_shows_the_data_it_was_given():
 
 @drawn
 def test_no_two_of_28_lines_share_colour_and_dashes():
-    looks = [figures._look(number) for number in range(28)]
+    looks = [figures.style.look(number) for number in range(28)]
     assert len({(each["color"], str(each["linestyle"])) for each in looks}) == 28
 
 
@@ -114,7 +119,7 @@ def test_without_matplotlib_one_line_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(MissingExtraError) as caught:
-        figures.gates(TRACE)
+        figures.traces.gates(TRACE)
     assert caught.value.hint == "pip install 'stackrev[plots]'"
 
 

@@ -1,0 +1,121 @@
+"""What a network does with its stack while it works on one string."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stackrev.figures import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from stackrev.evaluation.traces import Trace
+
+
+FAINT = 0.005
+"""An element of which less than this is left is not drawn above all others."""
+
+
+def gates(trace: Trace, *, title: str | None = None) -> Figure:
+    """The push and pop strengths of each step, for one string.
+
+    Args:
+        trace: The steps.
+        title: Above the panels.
+    """
+    steps = range(len(trace.fed))
+    with style.drawn(_width(trace), 3.1, title or "What the network does with its stack, symbol by symbol") as figure:
+        panels = figure.subplots(2, 1, sharex=True, sharey=True)
+        for axes, name, values, colour in zip(
+            panels, ("push", "pop"), (trace.push, trace.pop), (style.BLUE, style.VERMILION), strict=True
+        ):
+            axes.bar(steps, values, width=0.72, color=colour)
+            axes.set(ylabel=f"{name} strength", ylim=(0, 1.08), yticks=(0, 0.5, 1))
+            axes.grid(visible=False, axis="x")
+            axes.axvline(trace.encoder_steps - 0.5, color=style.BLACK, linewidth=0.8)
+        _name_halves(panels[0], trace)
+        _name_steps(panels[1], trace)
+    return figure
+
+
+def contents(trace: Trace, *, title: str | None = None) -> Figure:
+    """What the stack holds after each step: the strength of each element, as a heat map.
+
+    Args:
+        trace: The steps.
+        title: Above the map.
+    """
+    steps = len(trace.fed)
+    table = _table(trace)
+    held = len(table) - 1
+    height = min(7.0, 1.6 + 0.16 * (held + 1))
+    with style.drawn(_width(trace), height, title or "What is on the stack, symbol by symbol") as figure:
+        axes = figure.subplots()
+        image = axes.imshow(
+            table,
+            aspect="auto",
+            origin="lower",
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+            extent=(-0.5, steps - 0.5, -0.5, held + 0.5),
+        )
+        axes.grid(visible=False)
+        axes.axvline(trace.encoder_steps - 0.5, color=style.BLACK, linewidth=0.8)
+        labels = [_shown(each) for each in trace.fed[: held + 1]]
+        axes.set_yticks(range(held + 1), labels, parse_math=False, size=7)
+        axes.set_ylabel("element, by the symbol read\nwhen it was pushed")
+        bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01, ticks=(0, 0.5, 1))
+        bar.set_label("strength")
+        _name_halves(axes, trace)
+        _name_steps(axes, trace)
+    return figure
+
+
+def _table(trace: Trace) -> list[list[float]]:
+    """The strength of each element, a row an element and a column a step, without rows that hold next to nothing."""
+    nothing = float("nan")  # drawn as the paper: an element that is not yet there, or no longer
+    strengths = trace.strengths
+    rows = [
+        [step[row] if row < len(step) and step[row] > 0 else nothing for step in strengths]
+        for row in range(len(strengths))
+    ]
+    held = max((row for row, values in enumerate(rows) if any(value > FAINT for value in values)), default=0)
+    return rows[: held + 1]
+
+
+def _width(trace: Trace) -> float:
+    return max(5.0, min(14.0, 1.6 + 0.17 * len(trace.fed)))
+
+
+def _name_halves(axes: Axes, trace: Trace) -> None:
+    middle = trace.encoder_steps
+    for place, text in (((middle - 1) / 2, "reads"), ((middle + len(trace.fed) - 1) / 2, "writes")):
+        axes.annotate(
+            text,
+            (place, 1.02),
+            xycoords=axes.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            color=style.GREY,
+            size=8.5,
+            annotation_clip=False,
+        )
+
+
+def _name_steps(axes: Axes, trace: Trace) -> None:
+    """Under each step, the symbol it reads; under the decoder's, what it writes as well."""
+    below = [""] * trace.encoder_steps + [_shown(each) for each in trace.written]
+    labels = [f"{_shown(fed)}\n{written}" for fed, written in zip(trace.fed, below, strict=True)]
+    axes.set_xticks(range(len(labels)), labels, parse_math=False, size=7.5)
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    axes.set_xlabel("symbol read, and below it the symbol written")
+
+
+def _shown(character: str) -> str:
+    """A character as a mark that can be seen."""
+    if character == " ":
+        return "\u2423"
+    return style.shown(character) if character.isprintable() else "\u00b7"
