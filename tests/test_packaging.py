@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from stackrev.storage import checkpoints
+from stackrev.storage import names
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = ("stackrev", "checkpoints", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 WHERE = (
-    "import stackrev; from stackrev.storage import checkpoints; "
-    "print(stackrev.__file__); print(checkpoints.resolve('stack-lstm'))"
+    "import stackrev; from stackrev.storage import names; print(stackrev.__file__); print(names.resolve('stack-lstm'))"
 )
 
 
@@ -57,7 +56,7 @@ def check(scripts: Path, *, inside: Path, cwd: Path) -> None:
     assert model.is_relative_to(inside)
     for command in ([scripts / "stackrev"], [scripts / "python", "-m", "stackrev"]):
         assert run(*command, "reverse", "$A string to reverse|", cwd=cwd) == "esrever ot gnirts A&\n"
-    for name in checkpoints.packaged_names():
+    for name in names.packaged_names():
         assert run(scripts / "stackrev", "models", "verify", name, cwd=cwd)
 
 

@@ -14,7 +14,7 @@ import typer
 
 from stackrev import __version__
 from stackrev.config import LengthRange, ModelKind
-from stackrev.errors import ModelNotFoundError, StackrevError
+from stackrev.errors import StackrevError
 from stackrev.kernels import cpu as native
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ class UsageError(StackrevError):
 
 def complete_model(incomplete: str) -> list[str]:
     """The packaged names that start with what has been typed."""
-    from stackrev.storage import checkpoints
+    from stackrev.storage import names
 
-    return [name for name in checkpoints.packaged_names() if name.startswith(incomplete)]
+    return [name for name in names.packaged_names() if name.startswith(incomplete)]
 
 
 def _parse_seed(value: str | int) -> int:
@@ -51,7 +51,7 @@ def with_default(help_: str, default: object) -> str:
     return f"{help_} [default: {default}]"
 
 
-_MODEL_HELP = "A packaged model, a checkpoint folder, or user/repo[@revision]."
+_MODEL_HELP = "A packaged model, a checkpoint folder, or [hf:]user/repo[@revision] on the Hub."
 
 ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help=_MODEL_HELP, autocompletion=complete_model)]
 ModelsOption = Annotated[
@@ -113,7 +113,7 @@ def find_model(name: str, *, offline: bool = False, cache_dir: Path | None = Non
     """The folder of a model, fetched from the Hub if need be: every command finds models here.
 
     Args:
-        name: A packaged name, a folder, or `user/repo[@revision]`.
+        name: A packaged name, a folder, or `[hf:]user/repo[@revision]`.
         offline: Whether to use the Hub's cache alone.
         cache_dir: The Hub's cache, if it is not the standard one.
 
@@ -121,10 +121,11 @@ def find_model(name: str, *, offline: bool = False, cache_dir: Path | None = Non
         CheckpointError: There is no such model, or it is damaged.
         HubError: It had to be fetched, and could not be.
     """
-    from stackrev.storage import checkpoints
+    from stackrev.storage import names
 
-    with contextlib.suppress(ModelNotFoundError):
-        return checkpoints.resolve(name)  # at once: the Hub takes a while to import
+    found = names.find(name)
+    if isinstance(found, Path):
+        return found  # at once: the Hub takes a while to import
     from stackrev.storage import hub
 
     return hub.resolve(name, offline=offline, cache_dir=cache_dir)

@@ -41,7 +41,7 @@ NameArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="A packaged model, a checkpoint folder, or user/repo[@revision].",
+        help="A packaged model, a checkpoint folder, or [hf:]user/repo[@revision] on the Hub.",
         autocompletion=complete_model,
     ),
 ]
@@ -50,9 +50,9 @@ NameArgument = Annotated[
 @app.command("list", epilog=examples("stackrev models list", "stackrev models list --json"))
 def list_models(cache_dir: CacheOption = None, json: JsonOption = False) -> None:
     """List the packaged models and those of the Hub that are in the cache."""
-    from stackrev.storage import checkpoints, hub
+    from stackrev.storage import hub, names
 
-    folders = {name: checkpoints.resolve(name) for name in checkpoints.packaged_names()}
+    folders = {name: names.resolve(name) for name in names.packaged_names()}
     folders |= hub.cached_models(cache_dir)
     results = [_summary(name, folder) for name, folder in folders.items()]
     if json:
@@ -108,9 +108,10 @@ def verify(
 ) -> None:
     """Check models: the checksum of every file, a strict load, finite weights."""
     from stackrev.storage import checkpoints
+    from stackrev.storage.names import packaged_names
 
     results = []
-    for name in names or checkpoints.packaged_names():
+    for name in names or packaged_names():
         verification = checkpoints.verify(_find(name, cache_dir, offline, quiet))
         results.append(
             {

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from stackrev.config import Config, LengthRange, ModelConfig, from_dict, to_dict
-from stackrev.errors import CheckpointError, ConfigError, ModelNotFoundError
+from stackrev.errors import CheckpointError, ConfigError
 from stackrev.tasks import vocabulary
 
 if TYPE_CHECKING:
@@ -135,29 +135,6 @@ class Verification:
     folder: Path
     checksums: Mapping[str, str]
     parameters: int
-
-
-def packaged_names() -> list[str]:
-    """The names of the checkpoints that come with the package, sorted."""
-    return sorted(_packaged())
-
-
-def resolve(name: str) -> Path:
-    """The folder of a packaged name, or `name` itself if that is a folder.
-
-    Raises:
-        ModelNotFoundError: It is neither.
-    """
-    packaged = _packaged()
-    if name in packaged:
-        return packaged[name]
-    with contextlib.suppress(OSError, ValueError):
-        if name and Path(name).is_dir():
-            return Path(name)
-    raise ModelNotFoundError(
-        f"there is no model {name!r}",
-        hint=f"the names are {', '.join(sorted(packaged)) or '(none packaged)'}; or give a folder, or user/repo",
-    )
 
 
 def load(folder: Path, *, name: str | None = None, device: str | torch.device = "cpu") -> Checkpoint:
@@ -537,19 +514,6 @@ _KINDS = {
 }
 
 _AGAIN = "fetch or copy the checkpoint again"
-
-
-def _packaged() -> dict[str, Path]:
-    """The packaged checkpoints: inside the package where it was built, beside it in a source tree."""
-    package = Path(__file__).resolve().parent.parent
-    root = package / "packaged"
-    if not root.is_dir():
-        root = package.parent / "checkpoints"
-        if not (package.parent / "pyproject.toml").is_file():
-            return {}
-    with contextlib.suppress(OSError):
-        return {each.name: each for each in root.iterdir() if (each / CONFIG).is_file()}
-    return {}
 
 
 def _cut(share: float) -> str:

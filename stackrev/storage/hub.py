@@ -1,8 +1,7 @@
 """Checkpoints to and from the Hugging Face Hub, in its standard cache and with its standard token.
 
-A model on the Hub is `user/repo`, or `user/repo@revision` with a branch, a tag or a commit. `resolve` looks nearby
-first: a packaged name, a folder, the cache. A revision that is cached needs no network and is not looked up again;
-`pull` is what asks the Hub for news.
+`names` tells what a model on the Hub is called. `resolve` looks nearby first: a packaged name, a folder, the cache. A
+revision that is cached needs no network and is not looked up again; `pull` is what asks the Hub for news.
 
 What comes back is a stranger's. Only the four files of a checkpoint are downloaded, their sizes are checked before
 that, config.json is read before the weights are fetched, and a download that is not what its checksums say, or not a
@@ -34,7 +33,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackrev.errors import CheckpointError, HubError, ModelNotFoundError, StackrevError
-from stackrev.storage import checkpoints
+from stackrev.storage import checkpoints, names
+from stackrev.storage.names import Reference, parse
 
 if TYPE_CHECKING:
     from stackrev.config import Config
@@ -47,10 +47,6 @@ OnProgress = Callable[[str, int, int], object]
 Evaluate = Callable[[Path], Mapping[str, Any]]
 """Measures the checkpoint in a folder; gives scores as `checkpoints.Checkpoint` has them."""
 
-DEFAULT_REVISION = "main"
-
-_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-_REFERENCE = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(?:@(?P<revision>[A-Za-z0-9_][A-Za-z0-9._/-]{{0,199}}))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REQUIRED = (checkpoints.CONFIG, checkpoints.WEIGHTS, checkpoints.HISTORY)
 
@@ -69,22 +65,6 @@ _RESUMED_BYTES_PER_SECOND = 64 * 1024
 """How fast one that breaks off must have been to be resumed after `_PATIENCE_SECONDS`."""
 _LARGEST_ANSWER = 2**28
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A model on the Hub.
-
-    Attributes:
-        repo: `user/repo`.
-        revision: A branch, a tag or a commit.
-    """
-
-    repo: str
-    revision: str = DEFAULT_REVISION
-
-    def __str__(self) -> str:
-        return self.repo if self.revision == DEFAULT_REVISION else f"{self.repo}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -108,19 +88,6 @@ class Push:
     url: str | None
 
 
-def parse(name: str) -> Reference | None:
-    """The model on the Hub that a name stands for, or None if it cannot be one."""
-    match = _REFERENCE.fullmatch(name)
-    if match is None:
-        return None
-    repo, revision = match["repo"], match["revision"] or DEFAULT_REVISION
-    if ".." in name or "--" in repo or repo.endswith(".git"):
-        return None
-    if any(not part or part.startswith(".") or part.endswith((".", ".lock")) for part in revision.split("/")):
-        return None
-    return Reference(repo, revision)
-
-
 def resolve(
     name: str,
     *,
@@ -132,7 +99,7 @@ def resolve(
     """The folder of a model: a packaged one, a folder, one in the Hub's cache, or one that is now fetched.
 
     Args:
-        name: A packaged name, a folder, or `user/repo[@revision]`.
+        name: A packaged name, a folder, or `[hf:]user/repo[@revision]`; see `names.find`.
         offline: Never use the network; so it is, too, where HF_HUB_OFFLINE is set.
         cache_dir: The cache; the Hub's standard one if None.
         token: The standard one if None.
@@ -143,13 +110,10 @@ def resolve(
         CheckpointError: What the Hub has is not one of ours, or is damaged.
         HubError: It is not in the cache, and the Hub refused, failed or could not be reached.
     """
-    try:
-        return checkpoints.resolve(name)
-    except ModelNotFoundError:
-        reference = parse(name)
-        if reference is None:
-            raise
-    folder = _cached(reference, cache_dir)
+    found = names.find(name)
+    if isinstance(found, Path):
+        return found
+    folder = _cached(found, cache_dir)
     if folder is not None:
         return folder
     return pull(name, offline=offline, cache_dir=cache_dir, token=token, on_progress=on_progress)
@@ -166,7 +130,7 @@ def load(
     """Load a model by its name.
 
     Args:
-        name: A packaged name, a folder, or `user/repo[@revision]`.
+        name: A packaged name, a folder, or `[hf:]user/repo[@revision]`; see `names.find`.
         revision: Of a model on the Hub.
         offline: See `resolve`.
         cache_dir: See `resolve`.
@@ -280,7 +244,7 @@ def push(
     reference = parse(repo)
     if reference is None or "@" in repo:
         raise HubError(f"{repo!r} is not the name of a repo", hint="write user/repo")
-    source = checkpoints.resolve(str(name))
+    source = names.resolve(str(name))
     if not dry_run and _offline():
         raise HubError(f"{repo} cannot be pushed to: the network is off", hint="unset HF_HUB_OFFLINE")
     with tempfile.TemporaryDirectory(prefix="stackrev-") as scratch:
@@ -657,7 +621,7 @@ def _explained(error: BaseException, reference: Reference, hub: Any) -> Stackrev
     for each in chain:
         if isinstance(each, StackrevError):
             return each
-    known = ", ".join(checkpoints.packaged_names()) or "(none packaged)"
+    known = ", ".join(names.packaged_names()) or "(none packaged)"
     login = "if it is private, log in with `hf auth login` or set HF_TOKEN"
     for each in chain:
         status = getattr(getattr(each, "response", None), "status_code", None)

@@ -17,7 +17,7 @@ from stackrev.config import KINDS, Config, ModelConfig
 from stackrev.evaluation import decoding
 from stackrev.kernels import cpu as native
 from stackrev.models.reversers import build
-from stackrev.storage import checkpoints
+from stackrev.storage import checkpoints, names
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
 
@@ -97,7 +97,7 @@ def random_text(source: random.Random) -> str:
 @compiled
 def test_10_000_random_texts_are_reversed_exactly_by_the_network():
     source = random.Random(int(os.environ.get("STACKREV_SEED", "0")))
-    decoder = decoding.open_decoder(checkpoints.resolve("stack-lstm"))
+    decoder = decoding.open_decoder(names.resolve("stack-lstm"))
     random_texts = [random_text(source) for _ in range(10_000)]
     bound = [texts.bind(each) for each in random_texts]
     clusters = 0
@@ -111,7 +111,7 @@ def test_10_000_random_texts_are_reversed_exactly_by_the_network():
 
 @pytest.fixture(scope="module")
 def packaged():
-    return decoding.open_decoder(checkpoints.resolve("stack-lstm"))
+    return decoding.open_decoder(names.resolve("stack-lstm"))
 
 
 @compiled

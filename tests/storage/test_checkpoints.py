@@ -21,7 +21,7 @@ import torch
 
 import stackrev
 from stackrev.config import KINDS, Config, ModelConfig
-from stackrev.errors import CheckpointError, ModelNotFoundError
+from stackrev.errors import CheckpointError
 from stackrev.models.reversers import build
 from stackrev.storage import checkpoints
 
@@ -104,7 +104,7 @@ def test_raw_weights_are_the_weights(tmp_path):
 
 def test_reading_without_a_model_needs_no_torch(tmp_path):
     make(tmp_path)
-    code = "import sys; from stackrev.storage import checkpoints as c; c.packaged_names(); c.load_config(sys.argv[1]); "
+    code = "import sys; from stackrev.storage import checkpoints as c; c.load_config(sys.argv[1]); "
     code += "c.read_weights(sys.argv[1]); c.read_history(sys.argv[1]); assert 'torch' not in sys.modules"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
@@ -179,35 +179,6 @@ def test_the_card_tells_how_long_training_took(tmp_path):
         assert "Trained for" not in card.read_text()
     make(tmp_path, history=[{"batch": 300, "seconds": 3.8}])
     assert "\nTrained for 300 batches in 4 seconds.\n" in card.read_text()
-
-
-def test_names(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "mine")
-    assert checkpoints.resolve("mine") == Path("mine")
-    for name in ("", "nothing", "a" * 5000, "nul\0", "user/repo"):
-        with pytest.raises(ModelNotFoundError) as caught:
-            checkpoints.resolve(name)
-        assert all(each in caught.value.hint for each in checkpoints.packaged_names())
-
-
-def test_packaged_checkpoints_are_found_beside_or_inside_the_package(tmp_path, monkeypatch):
-    package = tmp_path / "stackrev"
-    package.mkdir()
-    monkeypatch.setattr(checkpoints, "__file__", str(package / "storage" / "checkpoints.py"))
-    make(tmp_path / "checkpoints" / "source")
-    assert checkpoints.packaged_names() == []  # somebody else's folder, in site-packages say
-    (tmp_path / "pyproject.toml").touch()
-    assert checkpoints.packaged_names() == ["source"]
-    make(package / "packaged" / "wheel")
-    (package / "packaged" / "not-a-checkpoint").mkdir()
-    assert checkpoints.packaged_names() == ["wheel"]
-    assert checkpoints.resolve("wheel") == package / "packaged" / "wheel"
-
-
-@pytest.mark.parametrize("name", checkpoints.packaged_names())
-def test_packaged_checkpoints_verify(name):
-    checkpoints.verify(checkpoints.resolve(name))
 
 
 # Refusals.

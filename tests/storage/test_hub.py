@@ -21,7 +21,7 @@ import stackrev
 from stackrev.config import Config, DataConfig, ModelConfig
 from stackrev.errors import CheckpointError, HubError, ModelNotFoundError, StackrevError
 from stackrev.models.reversers import LSTMReverser, StackLSTMReverser, build
-from stackrev.storage import checkpoints, hub
+from stackrev.storage import checkpoints, hub, names
 
 ROOT = Path(stackrev.__file__).parent.parent
 SMALL = Config(model=ModelConfig(hidden_size=24, stack_width=8), data=DataConfig(held_out_samples=4))
@@ -98,19 +98,6 @@ def trusted(home):
 
 
 @pytest.mark.parametrize(
-    ("name", "repo", "revision"),
-    [
-        ("user/repo", "user/repo", "main"),
-        ("user/repo@v1.0", "user/repo", "v1.0"),
-        ("a_b-c.d/e@refs/pr/1", "a_b-c.d/e", "refs/pr/1"),
-        ("u/r@" + "a" * 40, "u/r", "a" * 40),
-    ],
-)
-def test_names_of_the_hub(name, repo, revision):
-    assert hub.parse(name) == hub.Reference(repo, revision)
-
-
-@pytest.mark.parametrize(
     "name",
     [
         *("", "repo", "a/b/c", "/etc/passwd", "../b", "a/..", "./a", "~/a", "a/b@", "a/b@..", "a/b@../../x", "a/b@/x"),
@@ -130,7 +117,8 @@ def test_names_of_the_hub(name, repo, revision):
     ],
 )
 def test_names_with_tricks_are_none(name, tmp_path):
-    assert hub.parse(name) is None
+    assert names.parse(name) is None
+    assert names.parse(f"hf:{name}") is None
     with pytest.raises(ModelNotFoundError) as caught:
         hub.resolve(name, cache_dir=tmp_path)
     assert "\n" not in caught.value.message
@@ -142,8 +130,8 @@ def test_what_is_nearby_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(Path("user") / "repo")
     assert hub.resolve(REPO, cache_dir=tmp_path / "cache") == Path(REPO)
-    for name in checkpoints.packaged_names():
-        assert hub.resolve(name) == checkpoints.resolve(name)
+    for name in names.packaged_names():
+        assert hub.resolve(name) == names.resolve(name)
 
 
 def test_nothing_is_imported_to_find_what_is_nearby(tmp_path):
@@ -161,8 +149,8 @@ def test_nothing_is_imported_to_find_what_is_nearby(tmp_path):
 def best_model(tmp_path):
     """The packaged model where there is one, and a small untrained one where not, with the score it must have."""
     source = tmp_path / "source"
-    if "stack-lstm" in checkpoints.packaged_names():
-        shutil.copytree(checkpoints.resolve("stack-lstm"), source)
+    if "stack-lstm" in names.packaged_names():
+        shutil.copytree(names.resolve("stack-lstm"), source)
         return source, 1.0
     make(source)
     return source, 0.0
