@@ -24,7 +24,7 @@ ROOMS = (
     "figures", "experiments", "cli", "__main__",
 )  # fmt: skip
 # A model saves, loads and shares itself through rooms further down, which it imports only when it is asked to.
-WHEN_CALLED = {("models", "storage"), ("storage", "evaluation")}
+WHEN_CALLED = {("models", "storage"), ("models", "evaluation")}
 # Rooms that work without torch, or before it is there.
 WITHOUT_TORCH = (
     "errors",
@@ -44,6 +44,7 @@ WITHOUT_TORCH = (
 ONLY_IN = {
     "safetensors": {"storage"},
     "huggingface_hub": {"storage"},
+    "httpcore2": {"storage"},
     "optuna": {"experiments"},
     "matplotlib": {"figures"},
     "typer": {"cli"},

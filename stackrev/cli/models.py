@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -169,7 +170,15 @@ def push(
     from stackrev.storage import hub
 
     with _progress(quiet) as on_progress:
-        result = hub.push(name, repo, private=private, dry_run=dry_run, message=message, on_progress=on_progress)
+        result = hub.push(
+            name,
+            repo,
+            private=private,
+            dry_run=dry_run,
+            message=message,
+            evaluate=partial(_evaluate, on_progress=on_progress),
+            on_progress=on_progress,
+        )
     if json:
         print_json(
             {
@@ -196,6 +205,22 @@ def _find(name: str, cache_dir: Path | None, offline: bool, quiet: bool) -> Path
 
     with _progress(quiet) as on_progress:
         return hub.resolve(name, offline=offline, cache_dir=cache_dir, on_progress=on_progress)
+
+
+def _evaluate(folder: Path, *, on_progress: Any) -> Mapping[str, Any]:
+    """The scores of a checkpoint on its own held-out strings."""
+    from stackrev.evaluation.scoring import score_held_out
+    from stackrev.storage import checkpoints
+
+    checkpoint = checkpoints.load(folder)
+    done, total = 0, 2 * checkpoint.config.data.held_out_samples
+
+    def count(advance: int) -> None:
+        nonlocal done
+        done += advance
+        on_progress("evaluate", done, total)
+
+    return score_held_out(checkpoint.model, checkpoint.config.data, on_progress=count)
 
 
 @contextmanager

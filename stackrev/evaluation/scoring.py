@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stackrev import kernels
-from stackrev.kernels.cpu.stream import Stream
+from stackrev.config import DataConfig
+from stackrev.kernels import cpu as native
+from stackrev.kernels.cpu.session import Session
 from stackrev.models.reversers import Reverser, StackLSTMReverser
 from stackrev.readout import read_out_right
 from stackrev.tasks import vocabulary
-from stackrev.tasks.batches import Batch, make_batch
+from stackrev.tasks.batches import Batch, held_out, make_batch
 
 BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
@@ -99,6 +100,31 @@ class Scores:
         return zip(self.correct, self.lengths, strict=True)
 
 
+def score_held_out(
+    model: Reverser[Any], data: DataConfig, *, on_progress: Callable[[int], object] | None = None
+) -> dict[str, dict[str, Any]]:
+    """What a model scores on the held-out strings of a configuration.
+
+    Args:
+        model: The model.
+        data: What is held out.
+        on_progress: Called with how many more strings have been scored, of `2 * data.held_out_samples`.
+
+    Returns:
+        For each range of lengths, such as "65-128", an object with `coarse`, `fine`, `samples` and `seed`.
+    """
+    scores = {}
+    for lengths, strings in zip((data.lengths, data.test_lengths), held_out(data), strict=True):
+        result = score(model, strings, on_progress=on_progress)
+        scores[str(lengths)] = {
+            "coarse": result.coarse,
+            "fine": result.fine,
+            "samples": result.samples,
+            "seed": data.held_out_seed,
+        }
+    return scores
+
+
 def score(
     model: Reverser[Any],
     strings: Sequence[Tensor],
@@ -156,9 +182,9 @@ def _correct(model: Reverser[Any], strings: Sequence[Tensor], *, margins: bool) 
     By the compiled kernels, string by string, if they are there, and margins are wanted or a string is too long for a
     batch.
     """
-    if isinstance(model, StackLSTMReverser) and kernels.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
-        stream = model.stream()
-        streamed = [_stream(stream, string.tolist(), _saturation(model)) for string in strings]
+    if isinstance(model, StackLSTMReverser) and native.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
+        session = model.session()
+        streamed = [_stream(session, string.tolist(), _saturation(model)) for string in strings]
         return [right for right, _ in streamed], [margin for _, margin in streamed] if margins else []
     batch = make_batch(strings)
     correct = correct_symbols(model, batch)
@@ -171,12 +197,12 @@ def _saturation(model: StackLSTMReverser) -> float:
     return math.log((1 + stretch) / stretch) if stretch else math.inf
 
 
-def _stream(stream: Stream, symbols: list[int], saturation: float) -> tuple[int, Margins]:
+def _stream(session: Session, symbols: list[int], saturation: float) -> tuple[int, Margins]:
     """`correct_symbols` and the margins of one string, in memory that holds its stack and no more."""
-    stream.reset()
-    stream.encode([vocabulary.START, *symbols])
-    found = stream.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
-    encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in stream.nearest())
+    session.reset()
+    session.encode([vocabulary.START, *symbols])
+    found = session.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
+    encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in session.nearest())
     return found.right, Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, found.margin)
 
 

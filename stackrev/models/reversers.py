@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -19,7 +21,7 @@ from typing_extensions import override
 
 from stackrev.config import Config, ModelConfig
 from stackrev.errors import CheckpointError
-from stackrev.kernels.cpu.stream import Stream
+from stackrev.kernels.cpu.session import Session
 from stackrev.readout import ReadOutWeights, pack, read_out
 from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
 from stackrev.structures.stack import StackState
@@ -117,10 +119,11 @@ class Reverser(nn.Module, Generic[State]):
             CheckpointError: There is no such model, it is damaged, or it is of another class.
             HubError: The Hub refused, failed or could not be reached.
         """
-        from stackrev.storage import hub
+        from stackrev.storage import checkpoints, hub
 
-        options: dict[str, Any] = {"cache_dir": cache_dir, "token": token, "offline": local_files_only}
-        model = hub.load(name_or_path, revision=revision, **options).model
+        name = str(name_or_path) if revision is None else f"{name_or_path}@{revision}"
+        folder = hub.resolve(name, cache_dir=cache_dir, token=token, offline=local_files_only)
+        model = checkpoints.load(folder, name=name).model
         if not isinstance(model, cls):
             raise CheckpointError(f"{name_or_path} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
@@ -157,10 +160,17 @@ class Reverser(nn.Module, Generic[State]):
             CheckpointError: It cannot be saved.
             HubError: The Hub refused, failed or could not be reached.
         """
-        from stackrev.storage import hub
+        from stackrev.evaluation.scoring import score_held_out
+        from stackrev.storage import checkpoints, hub
 
-        options: dict[str, Any] = {"private": private, "token": token, "message": commit_message}
-        return hub.push_model(self, config or Config(model=self.config), repo_id, **options)
+        def evaluate(folder: Path) -> Mapping[str, Any]:
+            checkpoint = checkpoints.load(folder)  # what is told is measured on the file that is sent
+            return score_held_out(checkpoint.model, checkpoint.config.data)
+
+        with tempfile.TemporaryDirectory(prefix="stackrev-") as scratch:
+            checkpoints.save(Path(scratch), self, config or Config(model=self.config))
+            pushed = hub.push(scratch, repo_id, private=private, token=token, message=commit_message, evaluate=evaluate)
+        return pushed.url or ""
 
 
 def pack_targets(batch: Batch) -> Tensor:
@@ -333,15 +343,15 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
             return self.decoder_controls
         return self.controls
 
-    def stream(self) -> Stream:
-        """The model as it stands, run by the compiled kernels on one string of any length; see `Stream`.
+    def session(self) -> Session:
+        """The model as it stands, run by the compiled kernels on one string of any length; see `Session`.
 
         Raises:
             NativeError: The kernels are not there.
         """
         config = self.config
         weights = {name: _bytes(parameter) for name, parameter in self.state_dict().items()}
-        return Stream(
+        return Session(
             weights,
             hidden=config.hidden_size,
             width=config.stack_width,

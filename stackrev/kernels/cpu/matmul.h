@@ -11,7 +11,7 @@
 #include <new>
 #include <vector>
 
-#include "simd.h"
+#include "lanes.h"
 
 namespace stackrev {
 
