@@ -67,6 +67,10 @@ class TrainingError(StackrevError):
     """A training run cannot start, go on or resume."""
 
 
+class StudyError(StackrevError):
+    """A study, or an experiment, cannot be opened, read or written, or is of something else."""
+
+
 class NativeError(StackrevError):
     """The native kernels were asked for and cannot be used."""
 

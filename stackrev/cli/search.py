@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -23,13 +22,12 @@ from stackrev.cli.common import (
     print_table,
     set_threads,
 )
+from stackrev.cli.runs_view import RunsView, runs_view
 from stackrev.config import Config
-from stackrev.experiments.search import SPACE, Result, Search, settings_of
-
-if TYPE_CHECKING:
-    from stackrev.experiments.search import OnResult
+from stackrev.experiments.search import Result, Search, Step, space_of
 
 app = typer.Typer()
+_SPACE = ", ".join(space_of(Config()))
 
 
 @app.command(
@@ -56,7 +54,9 @@ def search(
     ] = None,
     vary: Annotated[
         str | None,
-        typer.Option(metavar="SETTINGS", help=f"What to vary, of {', '.join(SPACE)}.", show_default="all not given"),
+        typer.Option(
+            metavar="SETTINGS", help=f"What to vary, of {', '.join(space_of(Config()))}.", show_default="all not given"
+        ),
     ] = None,
     prune: Annotated[bool, typer.Option(help="Whether to give up trials that fall behind at a check.")] = True,
     best: Annotated[int, typer.Option(min=1, help="How many of the best trials to show.")] = 10,
@@ -98,77 +98,127 @@ def search(
 
     A trial is worth the mean of its validation fine accuracy over its checks. A setting given as an option is kept
     as given. The same command started again, here or on any machine that reaches the study, adds a worker, or goes on
-    where a search was stopped.
+    where a search was stopped. A database's password need not be in its address: PostgreSQL reads ~/.pgpass.
     """
     if journal is not None and storage is not None:
         raise UsageError("a study is either in a --journal or in a --storage", hint="leave one of them out")
     # Settings are options named after the fields they set, so they are taken from the context as they are.
-    base = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
-    settle = base.training.settle_batches
-    if settle_batches is None:  # a solved trial has nothing more to tell
-        base = dataclasses.replace(base, training=dataclasses.replace(base.training, settle_batches=0))
-    over = [name for name in settings_of(base.model.kind) if context.params.get(name) is None]
-    if vary is not None:
-        over = [name.strip() for name in vary.split(",") if name.strip()]
-        if given := [name for name in over if context.params.get(name) is not None]:
-            raise UsageError(f"{given[0]} is both given and to be varied", hint="leave one of them out")
-    if not over:
-        raise UsageError("there is nothing to vary", hint="give fewer settings")
-    name = study or base.model.kind
-    worker = Search(
-        name,
-        base,
-        over=over,
-        journal=None if storage else journal or Path("runs") / "search.journal",
-        storage=storage,
-        prune=prune,
-    )
-    set_threads(threads)
+    config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
+    journal = None if storage else journal or Path("runs") / "search.journal"
+    name = study or config.model.kind
+    given = [each for each in context.params if each in _settings(config) and context.params[each] is not None]
     interrupted = False
-    try:
-        worker.work(trials, on_result=None if quiet else _teller(worker))
-    except KeyboardInterrupt:
-        interrupted = True
-        if not quiet:
-            complain("note", "stopped; the trial that was running is not counted, and the same command goes on")
-    finally:
-        worker.close()
-    results, winners = worker.results(), worker.best(best)
-    command = _command(winners[0], settle) if winners else None
-    counts = {state: sum(each.state == state for each in results) for state in _STATES}
+    with runs_view(quiet=quiet) as view:
+        view.at("study", f"opening the study {name}")
+        if trials == 0 and vary is None and not given:
+            worker = Search.show(name, journal=journal, storage=storage)
+        else:
+            over = _varied(config, vary, given)
+            settle = config.training.settle_batches
+            base = _base(config, settle_batches)
+            worker = Search(name, base, over=over, journal=journal, storage=storage, prune=prune, settle_batches=settle)
+        try:
+            if trials:
+                set_threads(threads)
+                interrupted = not _work(worker, trials, view)
+            found = _found(worker, name, best)
+        finally:
+            worker.close()
+    if interrupted and not quiet:
+        complain("note", "stopped; the trial that was running is put back, and the same command goes on")
     if json:
-        print_json(
-            {
-                "study": name,
-                "trials": counts,
-                "best": [each.to_dict() for each in winners],
-                "all": [each.to_dict() for each in results],
-                "command": command,
-            }
-        )
+        print_json(found)
     else:
-        print(f"study {name}: " + ", ".join(f"{count} {state}" for state, count in counts.items() if count))
-        if winners:
-            print_table([("trial", *_COLUMNS, *worker.over), *(_row(each, worker.over) for each in winners)])
-            print(f"to train the best of them:\n{command}")
+        _print(found, worker.over)
     if interrupted:
         raise typer.Exit(130)
 
 
 _STATES = ("complete", "pruned", "running", "failed")
-_COLUMNS = ("value", "validation", "test", "solved at", "seconds")
+_COLUMNS = {
+    "value": "value",
+    "validation": "validation",
+    "test": "test",
+    "solved_batch": "solved at",
+    "seconds": "seconds",
+}
 
 
-def _teller(worker: Search) -> OnResult:
+def _settings(config: Config) -> set[str]:
+    """The settings of a run, by name."""
+    return {name for section in vars(config).values() for name in vars(section)}
+
+
+def _base(config: Config, settle_batches: int | str | None) -> Config:
+    """What every trial starts from: a solved trial has nothing more to tell, so it does not settle by itself."""
+    if settle_batches is not None:
+        return config
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, settle_batches=0))
+
+
+def _varied(config: Config, vary: str | None, given: Sequence[str]) -> list[str]:
+    """What is to be varied.
+
+    Raises:
+        UsageError: Nothing is, or something that is also given.
+    """
+    if vary is None:
+        over = [name for name in space_of(config) if name not in given]
+    else:
+        over = [name for each in vary.split(",") if (name := each.strip())]
+        if both := [name for name in over if name in given]:
+            raise UsageError(f"{both[0]} is both given and to be varied", hint="leave one of them out")
+    if not over:
+        raise UsageError("there is nothing to vary", hint="give fewer settings")
+    return over
+
+
+def _work(worker: Search, trials: int, view: RunsView) -> bool:
+    """Run trials; whether they came to their end, or were interrupted."""
+
     def tell(result: Result) -> None:
         best = worker.best(1)
         words = [f"trial {result.number} {result.state}: {_number(result.value)}"]
         if best:
             words.append(f"(best {_number(best[0].value)}, trial {best[0].number})")
         words += [f"{name} {_number(value)}" for name, value in result.settings.items()]
-        print(" ".join(words), file=sys.stderr, flush=True)
+        view.line(" ".join(words))
+        view.at("study", f"looking for work after trial {result.number}")
 
-    return tell
+    def step(now: Step) -> None:
+        fine = "" if now.fine is None else f", validation {now.fine:.3f}"
+        words = f"trial {now.number} of {trials}: batch {now.batch} of {now.batches}, loss {now.loss:.3f}{fine}"
+        view.at("study", words, done=now.batch, total=now.batches)
+
+    def wait(running: int) -> None:
+        view.at("study", f"waiting for {running} trial{'s' * (running != 1)} of other workers")
+
+    try:
+        view.at("study", "starting the first trial")
+        worker.work(trials, on_result=tell, on_step=step, on_wait=wait)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _found(worker: Search, name: str, best: int) -> dict[str, Any]:
+    """What a study holds, as plain JSON values."""
+    results, winners = worker.results(), worker.best(best)
+    return {
+        "study": name,
+        "trials": {state: sum(each.state == state for each in results) for state in _STATES},
+        "best": [each.to_dict() for each in winners],
+        "all": [each.to_dict() for each in results],
+        "command": _command(winners[0], worker.settle_batches) if winners else None,
+    }
+
+
+def _print(found: Mapping[str, Any], over: Sequence[str]) -> None:
+    counts = [f"{count} {state}" for state, count in found["trials"].items() if count]
+    print(f"study {found['study']}: {', '.join(counts) or 'no trial yet'}")
+    if found["best"]:
+        print_table([("trial", *_COLUMNS.values(), *over), *(_row(each, over) for each in found["best"])])
+        print(f"to train the best of them:\n{found['command']}")
 
 
 def _command(winner: Result, settle: int | None) -> str:
@@ -176,10 +226,9 @@ def _command(winner: Result, settle: int | None) -> str:
     return settings.command_line(dataclasses.replace(winner.config, training=training))
 
 
-def _row(result: Result, over: Sequence[str]) -> tuple[str, ...]:
-    outcome = result.outcome
-    values = (result.value, *(outcome.get(key) for key in ("validation", "test", "solved_batch", "seconds")))
-    return (str(result.number), *map(_number, values), *(_number(result.settings.get(name)) for name in over))
+def _row(trial: Mapping[str, Any], over: Sequence[str]) -> tuple[str, ...]:
+    outcome = [_number(trial.get(key)) for key in _COLUMNS]
+    return (str(trial["number"]), *outcome, *(_number(trial["settings"].get(name)) for name in over))
 
 
 def _number(value: Any) -> str:

@@ -1,70 +1,53 @@
-"""Hyperparameter search: Optuna studies that any number of workers share.
+"""Hyperparameter search: which settings a model learns best and soonest with.
 
-A study is a journal file, or a database for workers on many machines. A trial trains one configuration and is worth the
-mean of its validation fine accuracy over its checks, those after an early end counting as the last: it rewards what is
-learned, and how soon. Trials that fall behind the others at a check are pruned.
-
-**Nothing is lost and nothing repeated.** A study is asked for N trials in all. A worker takes the next one only while
-fewer than N are done or running; where several take the last place at once, the lowest numbers keep it. A worker that
-is killed leaves its trial running: every worker holds a lock on a file of its own beside the journal for as long as it
-lives, so a running trial whose lock is free is failed, and makes room for another. In a database the same is done by
-Optuna's heartbeat, a minute after the last beat.
+A trial trains one configuration and is worth the mean of its validation fine accuracy over its checks, those after an
+early end counting as the last: it rewards what is learned, and how soon. Trials that fall behind the others at a check
+are pruned. How workers share a study is in `studies`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime
-import os
-import uuid
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stackrev.config import Config, from_dict, to_dict
-from stackrev.errors import ConfigError, MissingExtraError, StackrevError
+from stackrev.config import Between, Config, from_dict, settings, to_dict
+from stackrev.errors import ConfigError, StudyError, TrainingError
+from stackrev.experiments.studies import LostTrialError, OnWait, Study, Work, require
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.trial import FrozenTrial, Trial
 
-HEARTBEAT_SECONDS = 15
-GRACE_SECONDS = 60
-
-
-@dataclass(frozen=True)
-class Between:
-    """The numbers from `low` to `high`; whole ones if these are, and `log` for even odds at every scale."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-SPACE: Mapping[str, Between | tuple[Any, ...]] = {
-    "hidden_size": (16, 32, 64, 128, 256),
-    "layers": Between(1, 4),
-    "stack_width": (16, 32, 64, 128, 256),
-    "optimizer": ("adam", "adamw", "rmsprop", "sgd"),
-    "learning_rate": Between(1e-4, 1e-1, log=True),
-    "gate_stretch": Between(0.0, 0.3),
-    "gate_noise": Between(0.0, 3.0),
-    "string_noise": Between(0.0, 4.0),
-    "push_bias": Between(-3.0, 3.0),
-    "pop_bias": Between(-3.0, 3.0),
-}
-"""What a search varies, and over which values."""
+    from stackrev.config import Space
 
 _GATES = ("gate_stretch", "gate_noise", "string_noise", "push_bias", "pop_bias")
-_MODEL = ("hidden_size", "layers", "stack_width", *_GATES)
-_UNCLAIMED_SECONDS = 60
-"""After how long a running trial that names no worker is taken to have lost it."""
 
 
-class SearchError(StackrevError):
-    """A study cannot be opened, or is of something else."""
+def space_of(config: Config) -> dict[str, Space]:
+    """What a search may vary, and over which values, by the settings' names."""
+    classes: list[Any] = [type(config.model), type(config.training)]
+    found = {name: each.search for cls in classes for name, each in settings(cls).items() if each.search}
+    return {name: each for name, each in found.items() if config.model.kind == "stack-lstm" or name not in _GATES}
+
+
+class Step(NamedTuple):
+    """How far a trial has come.
+
+    Attributes:
+        number: Its number.
+        batch: Batches learned from.
+        batches: How many it may have.
+        loss: The last one's, in nats a symbol.
+        fine: The validation fine accuracy at the last check; None before the first.
+    """
+
+    number: int
+    batch: int
+    batches: int
+    loss: float
+    fine: float | None
 
 
 @dataclass(frozen=True)
@@ -73,10 +56,11 @@ class Result:
 
     Attributes:
         number: Its number in the study.
-        state: "complete", "pruned", "running", "waiting" or "failed".
-        value: The mean of its validation fine accuracy; for a pruned trial, of what it had.
+        state: "complete", "pruned", "running" or "failed".
+        value: The mean of its validation fine accuracy; for a trial that did not end, of what it had.
         settings: What was tried, by name.
-        outcome: What came of it: `validation` and `test` fine accuracy, `solved_batch`, `batches`, `seconds`.
+        outcome: What came of it: `validation` and `test` fine accuracy, `solved_batch`, `batches`, `seconds`, and
+            `error` if it could not go on.
         config: The whole configuration.
     """
 
@@ -100,42 +84,29 @@ class Result:
 
 
 OnResult = Callable[[Result], object]
-OnCheck = Callable[[int, int, float], object]
-"""Called after each check of a trial with its number, the batch and the validation fine accuracy."""
-
-
-def settings_of(kind: str) -> tuple[str, ...]:
-    """What can be searched over for a kind of model."""
-    return tuple(name for name in SPACE if kind == "stack-lstm" or name not in _GATES)
-
-
-def require() -> None:
-    """Make sure that Optuna can be imported, and that it is quiet.
-
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        import optuna
-    except ImportError:
-        raise MissingExtraError("a search needs optuna", hint="pip install 'stackrev[search]'") from None
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+OnStep = Callable[[Step], object]
 
 
 class Search:
-    """One worker's view of a study.
+    """One worker's view of a search; `Search.show` for one that only looks.
 
     Args:
         name: The study's name.
         base: What every trial starts from.
-        over: Which settings vary; see `settings_of`.
+        over: Which settings vary, of `space_of(base)`; all of them if None.
         journal: The study's file; made if need be.
-        storage: A database's URL, in place of a journal.
+        storage: A database's address, in place of a journal.
         prune: Whether trials that fall behind are given up.
+        settle_batches: How long the best of them will settle when it is trained; only written down.
+
+    Attributes:
+        base: As given.
+        over: What varies.
+        settle_batches: As given.
 
     Raises:
-        MissingExtraError: Optuna is not installed.
-        SearchError: The study cannot be opened, or is of another base configuration.
+        MissingExtraError: Optuna, or the database's driver, is not installed.
+        StudyError: The study cannot be opened, or is of other settings.
         ConfigError: A setting cannot be searched over.
     """
 
@@ -148,101 +119,93 @@ class Search:
         journal: Path | None = None,
         storage: str | None = None,
         prune: bool = True,
+        settle_batches: int | None = None,
     ) -> None:
         require()
         import optuna
 
-        known = settings_of(base.model.kind)
-        self.over = tuple(each for each in known if over is None or each in over)
-        if unknown := [each for each in over or () if each not in known]:
-            raise ConfigError(f"a search cannot vary {unknown[0]!r}", hint=f"it can vary {', '.join(known)}")
-        self.base = base
-        self._workers: _Workers | None = None
-        setting = {"base": to_dict(base), "over": list(self.over), "prune": prune}
+        space = space_of(base)
+        self.over = tuple(name for name in space if over is None or name in over)
+        if unknown := [name for name in over or () if name not in space]:
+            raise ConfigError(f"a search cannot vary {unknown[0]!r}", hint=f"it can vary {', '.join(space)}")
+        self.base, self.settle_batches = base, settle_batches
+        warmup = 2 * base.training.check_every
+        self._study = Study(
+            name,
+            journal=journal,
+            storage=storage,
+            sampler=lambda: optuna.samplers.TPESampler(constant_liar=True, multivariate=True),
+            pruner=lambda: optuna.pruners.MedianPruner(n_warmup_steps=warmup) if prune else optuna.pruners.NopPruner(),
+        )
+        setting = {"base": to_dict(base), "over": list(self.over), "prune": prune, "settle_batches": settle_batches}
         try:
-            self._study = self._open(name, journal, storage, prune, setting)
-            stored = self._study.user_attrs.get("setting")
-            if stored is None:  # its maker is between the two steps of making it, or died there
-                self._study.set_user_attr("setting", setting)
-            elif {**stored, "base": to_dict(from_dict(Config, stored["base"]))} != setting:
-                raise SearchError(
+            if not _same(self._study.settings(setting), base, self.over, prune):
+                raise StudyError(
                     f"the study {name!r} was started with other options",
-                    hint="give the command that started it, or another --study",
+                    hint="give the command that started it, or another --study; --trials 0 shows it",
                 )
-        except (OSError, ValueError, KeyError, TypeError, ImportError, optuna.exceptions.OptunaError) as error:
-            raise SearchError(f"cannot open the study {name!r}: {_first_line(error)}") from error
-        except Exception as error:
-            if type(error).__module__.startswith("sqlalchemy"):
-                raise SearchError(f"cannot open {storage}: {_first_line(error)}") from error
+            if self._study.new:
+                self._study.propose(
+                    {each: value for each in self.over if _reachable(space[each], value := self._value(each))}
+                )
+        except BaseException:
+            self._study.close()
             raise
 
-    def _open(
-        self, name: str, journal: Path | None, storage: str | None, prune: bool, setting: dict[str, Any]
-    ) -> optuna.Study:
-        import optuna
+    @classmethod
+    def show(cls, name: str, *, journal: Path | None = None, storage: str | None = None) -> Search:
+        """A search that is there already, to be looked at: its settings are its own, and it does no work.
 
-        warmup = 2 * self.base.training.check_every
-        how: dict[str, Any] = {"study_name": name}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            if storage is not None:
-                beat, grace = HEARTBEAT_SECONDS, GRACE_SECONDS
-                how["storage"] = optuna.storages.RDBStorage(storage, heartbeat_interval=beat, grace_period=grace)
-            elif journal is not None:
-                journal.parent.mkdir(parents=True, exist_ok=True)
-                how["storage"] = optuna.storages.JournalStorage(_journal(journal))
-                self._workers = _Workers(journal)
-            else:
-                raise SearchError("a study needs a journal or a storage")
-            how["sampler"] = optuna.samplers.TPESampler(constant_liar=True, multivariate=True)
-            how["pruner"] = optuna.pruners.MedianPruner(n_warmup_steps=warmup) if prune else optuna.pruners.NopPruner()
-            try:
-                study = optuna.create_study(direction="maximize", **how)
-            except optuna.exceptions.DuplicatedStudyError:
-                return optuna.load_study(**how)
-        study.set_user_attr("setting", setting)
-        start = {name: _value(self.base, name) for name in self.over}
-        study.enqueue_trial({name: value for name, value in start.items() if _reachable(name, value)})
-        return study
+        Raises:
+            MissingExtraError: Optuna, or the database's driver, is not installed.
+            StudyError: It is not there, or is damaged.
+        """
+        study = Study(name, journal=journal, storage=storage, make=False)
+        self = cls.__new__(cls)
+        self._study = study
+        try:
+            stored = study.settings()
+            self.base = from_dict(Config, stored["base"])
+            self.over = tuple(each for each in space_of(self.base) if each in stored["over"])
+            settle = stored.get("settle_batches", Config.default(self.base.model.kind).training.settle_batches)
+            self.settle_batches = settle if isinstance(settle, int) else None
+        except (KeyError, TypeError, AttributeError, ConfigError):
+            study.close()
+            raise StudyError(f"the study {name!r} is not a search", hint="--study chooses another") from None
+        return self
 
-    def work(self, trials: int, *, on_result: OnResult | None = None, on_check: OnCheck | None = None) -> None:
+    def work(
+        self,
+        trials: int,
+        *,
+        on_result: OnResult | None = None,
+        on_step: OnStep | None = None,
+        on_wait: OnWait | None = None,
+    ) -> None:
         """Run trials until the study has so many in all, those of other workers included.
+
+        An interrupted trial is put back: whoever looks for work next starts it again.
 
         Args:
             trials: How many the study is to have.
             on_result: Called after each trial of this worker.
-            on_check: Called after each check of a trial.
+            on_step: Called after each batch of a trial.
+            on_wait: Called with the number of other workers' trials, as long as they are waited for.
         """
-        import optuna
-
-        states = optuna.trial.TrialState
-
-        def objective(trial: Trial) -> float:
-            if self._workers is not None:
-                trial.set_user_attr("worker", self._workers.own)
-            before = sum(each.state != states.FAIL for each in self._trials() if each.number < trial.number)
-            if before >= trials:
-                raise _SurplusError
-            return self._run(trial, on_check)
-
-        while True:
-            self._fail_stale()
-            if sum(each.state not in (states.FAIL, states.WAITING) for each in self._trials()) >= trials:
-                return
-            last = -1
-
-            def remember(study: optuna.Study, trial: FrozenTrial) -> None:
-                nonlocal last
-                last = trial.number
-
-            self._study.optimize(objective, n_trials=1, catch=(_SurplusError,), callbacks=[remember])
-            result = self._result(self._study.trials[last])
-            if on_result is not None and result.state != "failed":
-                on_result(result)
+        while (work := self._study.take(trials, on_wait=on_wait)) is not None:
+            try:
+                self._run(work, on_step or (lambda step: None))
+            except LostTrialError:
+                continue
+            except BaseException:
+                work.put_back()
+                raise
+            if on_result is not None:
+                on_result(self._result(self._study.trials()[work.number]))
 
     def results(self) -> list[Result]:
-        """All trials, by number."""
-        return [self._result(each) for each in self._trials()]
+        """All trials that have been started, by number."""
+        return [self._result(each) for each in self._study.trials() if each.state.name != "WAITING"]
 
     def best(self, count: int | None = None) -> list[Result]:
         """The best trials that were trained to their end, best first; earlier ones first among equals."""
@@ -251,220 +214,133 @@ class Search:
 
     def close(self) -> None:
         """Let go of what tells other workers that this one lives."""
-        if self._workers is not None:
-            self._workers.close()
+        self._study.close()
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
-
-    def _run(self, trial: Trial, on_check: OnCheck | None) -> float:
-        import optuna
-
-        from stackrev.errors import TrainingError
+    def _run(self, work: Work, on_step: OnStep) -> None:
+        """Train a trial to its end, or until it falls behind."""
         from stackrev.training.trainer import CheckEvent, Event, Trainer
 
-        config = _apply(self.base, {name: _suggest(trial, name) for name in self.over})
+        space = space_of(self.base)
+        config = self._apply({name: work.suggest(_asking(name, space[name])) for name in self.over})
         trainer = Trainer(config)
         fine: list[float] = []
-
-        def note() -> None:
-            last = trainer.progress.history[-1]
-            outcome = {
-                "validation": last["validation"]["fine"],
-                "test": last["test"]["fine"],
-                "solved_batch": trainer.progress.solved_batch,
-                "batches": trainer.progress.batch,
-                "seconds": round(trainer.progress.seconds, 2),
-            }
-            trial.set_user_attr("outcome", outcome)
+        loss = math.nan
 
         def watch(event: Event) -> None:
-            if not isinstance(event, CheckEvent):
-                return
-            fine.append(event.validation.fine)
-            if on_check is not None:
-                on_check(trial.number, event.batch, event.validation.fine)
-            trial.report(event.validation.fine, event.batch)
-            if not trainer.done and trial.should_prune():
-                note()
-                raise optuna.TrialPruned
+            nonlocal loss
+            loss = event.loss
+            if isinstance(event, CheckEvent):
+                fine.append(event.validation.fine)
+                work.report(event.validation.fine, event.batch)
+            on_step(Step(work.number, event.batch, config.training.batches, loss, fine[-1] if fine else None))
+            if isinstance(event, CheckEvent) and not trainer.done and work.should_stop():
+                raise _Behind
 
         checks = -(-config.training.batches // config.training.check_every)
         try:
             trainer.run(watch)
+        except _Behind:
+            work.note("outcome", _outcome(trainer.progress))
+            work.finish(None)
         except TrainingError as error:
-            trial.set_user_attr("error", error.message)
-            return sum(fine) / checks
-        note()
-        return (sum(fine) + (checks - len(fine)) * fine[-1]) / checks
-
-    def _fail_stale(self) -> None:
-        """Fail the running trials whose workers are gone."""
-        import optuna
-
-        if self._workers is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                optuna.storages.fail_stale_trials(self._study)
-            return
-        for each in self._trials():
-            if each.state != optuna.trial.TrialState.RUNNING:
-                continue
-            worker = each.user_attrs.get("worker")
-            if worker is None:  # it may be about to say whose it is
-                age = datetime.datetime.now() - (each.datetime_start or datetime.datetime.min)
-                gone = age.total_seconds() > _UNCLAIMED_SECONDS or not self._workers.others_alive()
-            else:
-                gone = worker != self._workers.own and not self._workers.alive(worker)
-            if not gone:
-                continue
-            with contextlib.suppress(RuntimeError, optuna.exceptions.OptunaError):  # another worker was faster
-                self._study.tell(each.number, state=optuna.trial.TrialState.FAIL)
+            work.note("error", error.message)
+            work.finish(sum(fine) / checks)
+        else:
+            work.note("outcome", _outcome(trainer.progress))
+            work.finish((sum(fine) + (checks - len(fine)) * fine[-1]) / checks)
 
     def _result(self, trial: FrozenTrial) -> Result:
-        value = trial.value if trial.state.name == "COMPLETE" else None
-        if value is None and trial.intermediate_values:
-            value = sum(trial.intermediate_values.values()) / len(trial.intermediate_values)
-        settings = {name: trial.params[name] for name in self.over if name in trial.params}
-        state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
-        outcome = dict(trial.user_attrs.get("outcome", {}))
-        if "error" in trial.user_attrs:
-            outcome["error"] = trial.user_attrs["error"]
-        return Result(trial.number, state, value, settings, outcome, _apply(self.base, settings))
+        """A trial as it is stored, read strictly.
+
+        Raises:
+            StudyError: It is not one of a search.
+        """
+        try:
+            checks = list(trial.intermediate_values.values())
+            value = trial.value if trial.state.name == "COMPLETE" else sum(checks) / len(checks) if checks else None
+            outcome = {**_read_outcome(trial.user_attrs.get("outcome", {})), **_read_error(trial.user_attrs)}
+            tried = {name: trial.params[name] for name in self.over if name in trial.params}
+            state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
+            return Result(trial.number, state, _finite(value), tried, outcome, self._apply(tried))
+        except (ConfigError, TypeError, ValueError, OverflowError) as error:
+            raise StudyError(
+                f"trial {trial.number} of the study is damaged: {error}", hint="start another study"
+            ) from error
+
+    def _value(self, name: str) -> Any:
+        return getattr(self.base.model if hasattr(self.base.model, name) else self.base.training, name)
+
+    def _apply(self, tried: Mapping[str, Any]) -> Config:
+        raw = to_dict(self.base)
+        for name, value in tried.items():
+            raw["model" if hasattr(self.base.model, name) else "training"][name] = value
+        return from_dict(Config, raw)
 
 
-class _SurplusError(Exception):
-    """The study had enough trials when this one was taken."""
+class _Behind(Exception):
+    """A trial has fallen behind the others."""
 
 
-def _suggest(trial: Trial, name: str) -> Any:
-    match SPACE[name]:
-        case Between(int(low), int(high)):
-            return trial.suggest_int(name, low, high)
+def _same(stored: Any, base: Config, over: Sequence[str], prune: bool) -> bool:
+    """Whether a study is of these settings."""
+    try:
+        return (from_dict(Config, stored["base"]), tuple(stored["over"]), stored["prune"]) == (base, tuple(over), prune)
+    except (KeyError, TypeError, ConfigError):
+        return False
+
+
+def _asking(name: str, space: Space) -> Callable[[Trial], Any]:
+    match space:
+        case Between(int(), int()):
+            return lambda trial: trial.suggest_int(name, int(space.low), int(space.high))
         case Between(low, high, log):
-            return trial.suggest_float(name, low, high, log=log)
+            return lambda trial: trial.suggest_float(name, low, high, log=log)
         case choices:
-            return trial.suggest_categorical(name, choices)
+            return lambda trial: trial.suggest_categorical(name, choices)
 
 
-def _reachable(name: str, value: Any) -> bool:
+def _reachable(space: Space, value: Any) -> bool:
     """Whether a value is among those that a search tries."""
-    space = SPACE[name]
     return space.low <= value <= space.high if isinstance(space, Between) else value in space
 
 
-def _value(config: Config, name: str) -> Any:
-    return getattr(config.model if name in _MODEL else config.training, name)
+def _outcome(progress: Any) -> dict[str, Any]:
+    """What came of a trial that has been checked."""
+    last = progress.history[-1]
+    return {
+        "validation": last["validation"]["fine"],
+        "test": last["test"]["fine"],
+        "solved_batch": progress.solved_batch,
+        "batches": progress.batch,
+        "seconds": round(progress.seconds, 2),
+    }
 
 
-def _apply(base: Config, settings: Mapping[str, Any]) -> Config:
-    model = {name: value for name, value in settings.items() if name in _MODEL}
-    training = {name: value for name, value in settings.items() if name not in _MODEL}
-    return replace(base, model=replace(base.model, **model), training=replace(base.training, **training))
+def _read_outcome(stored: Any) -> dict[str, Any]:
+    names = ("validation", "test", "solved_batch", "batches", "seconds")
+    if not isinstance(stored, dict):
+        raise TypeError("its outcome is not an object")
+    return {name: _finite(stored[name]) for name in names if name in stored}
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _read_error(attributes: Mapping[str, Any]) -> dict[str, str]:
+    error = attributes.get("error")
+    if error is not None and not isinstance(error, str):
+        raise TypeError("its error is not a text")
+    return {} if error is None else {"error": error}
 
 
-# Locks
+def _finite(value: Any) -> Any:
+    """A number, or None.
 
-
-class _Lock:
-    """A lock on a file that the system lets go of when its holder dies, however it dies."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: int | None = None
-
-    def acquire(self, *, wait: bool = True) -> bool:
-        """Take the lock; False if it is not to be waited for and another has it."""
-        import fcntl
-
-        while True:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-                if os.path.samestat(os.fstat(file), self._path.stat()):
-                    self._file = file
-                    return True
-            except FileNotFoundError:
-                pass
-            except BlockingIOError:
-                os.close(file)
-                return False
-            except BaseException:
-                os.close(file)
-                raise
-            os.close(file)  # the file was removed while it was waited for: take the one that is there now
-
-    def release(self) -> None:
-        """Let go."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-def _journal(path: Path) -> Any:
-    """The journal, whose every line is whole: a line that a killed writer left unfinished is cut off under the lock."""
-    from optuna.storages.journal import JournalFileBackend
-
-    lock = _Lock(path.with_name(path.name + ".lock"))
-    try:
-        lock.acquire()
-    except ImportError:  # no fcntl on Windows: Optuna's own lock, which has to be waited for after a kill
-        return JournalFileBackend(str(path))
-    try:
-        if path.exists():
-            data = path.read_bytes()
-            if (whole := data.rfind(b"\n") + 1) < len(data):
-                os.truncate(path, whole)
-    finally:
-        lock.release()
-    return JournalFileBackend(str(path), lock_obj=lock)  # type: ignore[arg-type]
-
-
-class _Workers:
-    """Who is at work on a journal: one locked file a worker, in a folder beside it."""
-
-    def __init__(self, journal: Path) -> None:
-        self._folder = journal.with_name(journal.name + ".workers")
-        self.own = uuid.uuid4().hex
-        self._lock: _Lock | None = _Lock(self._folder / self.own)
-        self._folder.mkdir(exist_ok=True)
-        try:
-            self._lock.acquire()
-        except ImportError:  # no fcntl on Windows: workers are taken to be alive
-            self._lock = None
-
-    def alive(self, worker: str) -> bool:
-        """Whether a worker still runs."""
-        if self._lock is None:
-            return True
-        path = self._folder / worker
-        if not path.exists():
-            return False
-        lock = _Lock(path)
-        if not lock.acquire(wait=False):
-            return True
-        path.unlink(missing_ok=True)
-        lock.release()
-        return False
-
-    def others_alive(self) -> bool:
-        """Whether any other worker runs."""
-        return any(self.alive(each) for each in self._names() if each != self.own)
-
-    def _names(self) -> Iterator[str]:
-        return (each.name for each in list(self._folder.iterdir()))
-
-    def close(self) -> None:
-        """Be no longer at work, and clear away what killed workers have left."""
-        if self._lock is None:
-            return
-        for each in self._names():
-            if each != self.own:
-                self.alive(each)
-        (self._folder / self.own).unlink(missing_ok=True)
-        self._lock.release()
-        self._lock = None
+    Raises:
+        TypeError: It is something else.
+        ValueError: It is not finite.
+    """
+    if value is None or type(value) is int:
+        return value
+    if type(value) is not float:
+        raise TypeError(f"{value!r:.40} is not a number")
+    if not math.isfinite(value):
+        raise ValueError("a number is not finite")
+    return value

@@ -25,6 +25,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -193,6 +194,56 @@ def place(staged: Path, path: Path) -> None:
                 staged.unlink()
             raise
         _sync_folder(path.parent)
+
+
+def append(path: Path, lines: bytes) -> None:
+    """Add whole lines to the end of a file of lines; they are on disk before this returns.
+
+    Whoever calls this holds a lock, so that a line without its line feed is what a killed writer has left: it is cut
+    off first.
+
+    Args:
+        path: A regular file, made where it is missing.
+        lines: One or more lines, each with its line feed.
+
+    Raises:
+        FileError: The file cannot be written, or is not a regular one.
+    """
+    with _writing(path):
+        new = _status(path) is None
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _NOT_FOLLOWED | _AT_ONCE | _BINARY
+        try:
+            file = FileIO(os.open(path, flags, 0o666), "r+")
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+                raise _not_regular(path) from error
+            raise
+        with file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _not_regular(path)
+            os.ftruncate(file.fileno(), _end_of_lines(file))
+            view = memoryview(lines)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+        if new:
+            _sync_folder(path.parent)
+
+
+def _end_of_lines(file: FileIO) -> int:
+    """Where the last whole line of a file ends."""
+    place = file.seek(0, os.SEEK_END)
+    while place > 0:
+        start = max(0, place - 2**16)
+        file.seek(start)
+        if (found := file.read(place - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        place = start
+    return 0
+
+
+def _not_regular(path: Path) -> FileError:
+    return FileError(f"{path} is not a regular file, and nothing else is written to", hint="choose another name")
 
 
 def staged_files(path: Path) -> list[Path]:

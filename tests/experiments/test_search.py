@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, TrainingConfig
-from stackrev.errors import ConfigError, MissingExtraError
-from stackrev.experiments.search import SPACE, Search, SearchError, settings_of
+from stackrev.errors import ConfigError, MissingExtraError, StudyError
+from stackrev.experiments.search import Search, space_of
 
 needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="needs the extra 'search'")
 
@@ -35,14 +35,14 @@ OPTIONS = shlex.split(
 
 
 def test_each_kind_varies_what_it_has():
-    assert settings_of("stack-lstm") == tuple(SPACE)
-    assert "gate_noise" not in settings_of("rnn")
-    names = {name for section in (ModelConfig(), TrainingConfig()) for name in vars(section)}
-    assert set(SPACE) <= names
+    assert list(space_of(Config()))[:3] == ["hidden_size", "layers", "stack_width"]
+    assert {"gate_noise", "optimizer", "learning_rate"} <= set(space_of(Config()))
+    assert "gate_noise" not in space_of(Config.default("rnn"))
+    assert "seed" not in space_of(Config())
 
 
 @needs_optuna
-class TestStudy:
+class TestSearch:
     @pytest.fixture
     def open_study(self, tmp_path):
         opened = []
@@ -112,27 +112,18 @@ class TestStudy:
         assert (result.state, result.value) == ("complete", 0.0)
         assert result.outcome == {"error": "the loss is no longer finite"}
 
-    def test_an_interrupted_trial_makes_room_for_another(self, open_study, monkeypatch):
+    def test_an_interrupted_trial_is_put_back(self, open_study, monkeypatch):
         search = open_study()
 
         def interrupt(*arguments):
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            search.work(2, on_check=interrupt)
+            search.work(2, on_step=interrupt)
+        assert search.results() == []
         search.work(2)
-        assert [each.state for each in search.results()] == ["failed", "complete", "complete"]
-
-    def test_a_surplus_trial_gives_its_place_back(self, open_study):
-        search = open_study()
-        search.work(1)
-        search._study.ask()  # another worker that took a place between this one's look and its own taking
-        before = search._trials
-        looks = iter([before()[:1]])
-        search._trials = lambda: next(looks, None) or before()
-        search._fail_stale = lambda: None
-        search.work(2)
-        assert [each.state for each in search.results()] == ["complete", "running", "failed"]
+        assert [each.state for each in search.results()] == ["complete", "complete"]
+        assert search.results()[0].config == TINY
 
     def test_a_line_that_was_cut_short_does_no_harm(self, open_study, tmp_path):
         first = open_study()
@@ -146,27 +137,53 @@ class TestStudy:
 
     def test_another_setting_needs_another_study(self, open_study):
         open_study()
-        with pytest.raises(SearchError, match="other options"):
+        with pytest.raises(StudyError, match="other options"):
             open_study(over=("optimizer",))
 
     def test_what_cannot_be_varied_or_opened_is_refused(self, open_study, tmp_path):
         with pytest.raises(ConfigError, match="cannot vary 'seed'"):
             open_study(over=("seed",))
         (tmp_path / "text").write_text("not a journal\n")
-        with pytest.raises(SearchError, match="cannot open"):
+        with pytest.raises(StudyError, match="line 1, is not a record"):
             open_study(journal=tmp_path / "text")
-        with pytest.raises(SearchError, match="cannot open"):
+        with pytest.raises(StudyError, match="cannot open"):
             open_study(storage="nonsense://")
 
-    @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_database_does_the_same(self, open_study, tmp_path):
         search = open_study(storage=f"sqlite:///{tmp_path / 'a.db'}")
         search.work(2)
         assert [each.state for each in search.results()] == ["complete"] * 2
         assert [each.number for each in open_study(storage=f"sqlite:///{tmp_path / 'a.db'}").results()] == [0, 1]
 
+    def test_a_trial_that_another_worker_has_failed_is_let_go(self, open_study, monkeypatch):
+        import optuna
+
+        search = open_study()
+
+        def fail(step):
+            if step.number == 0 and step.batch == 1:
+                search._study._storage.set_trial_state_values(0, optuna.trial.TrialState.FAIL)
+
+        seen = []
+        search.work(1, on_step=fail, on_result=seen.append)
+        assert [each.state for each in search.results()] == ["failed", "complete"]
+        assert [each.number for each in seen] == [1]
+
+    def test_a_search_can_be_looked_at_without_its_options(self, open_study, tmp_path):
+        search = open_study(settle_batches=70)
+        search.work(1)
+        shown = Search.show("tiny", journal=tmp_path / "a.journal")
+        assert (shown.base, shown.over, shown.settle_batches) == (TINY, search.over, 70)
+        assert shown.results() == search.results()
+        with pytest.raises(StudyError, match="there is no study 'other'"):
+            Search.show("other", journal=tmp_path / "a.journal")
+        with pytest.raises(StudyError, match="there is no study in"):
+            Search.show("tiny", journal=tmp_path / "b.journal")
+        assert not (tmp_path / "b.journal").exists()
+
 
 @needs_optuna
+@pytest.mark.slow
 def test_two_workers_share_a_study_and_a_killed_one_loses_one_trial(tmp_path):
     journal = tmp_path / "shared.journal"
 
@@ -232,6 +249,31 @@ class TestCommand:
         assert "gate_noise" not in out.splitlines()[1]
         assert "hidden_size" not in out.splitlines()[1]
         assert "gate_stretch" in out.splitlines()[1]
+
+    def test_no_trials_show_a_study_without_its_options(self, run, monkeypatch):
+        from stackrev.cli import main
+
+        code, out, _ = run("--trials", "1", "--quiet", "--gate-noise", "0.5")
+        assert code == 0
+        assert main(["search", "--trials", "0"]) == 0
+        shown = run("--trials", "0", "--gate-noise", "0.5")
+        assert shown == (0, 2 * out, "")
+        code, _, err = run("--trials", "0", "--gate-noise", "0.75")
+        assert code == 1
+        assert "started with other options" in err
+
+    def test_ctrl_c_leaves_no_failed_trial(self, run, monkeypatch):
+        from stackrev.training.trainer import Trainer
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Trainer, "run", lambda self, watch: (_ for _ in ()).throw(KeyboardInterrupt))
+            code, out, err = run("--trials", "2")
+        assert code == 130
+        assert "put back" in err
+        assert out == "study stack-lstm: no trial yet\n"
+        code, out, _ = run("--trials", "2", "--json")
+        assert code == 0
+        assert json.loads(out)["trials"] == {"complete": 2, "pruned": 0, "running": 0, "failed": 0}
 
     def test_contradictions_are_refused(self, run):
         for arguments in (
