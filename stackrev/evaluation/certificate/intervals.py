@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stackrev.evaluation.certificate.constants import SIGMOID_ERROR, TANH_ERROR
+
 Array = npt.NDArray[np.float64]
 
 FLOAT32 = 2.0**-24
@@ -101,8 +103,8 @@ class Rounding:
     """
 
     unit: float = FLOAT32
-    sigmoid: float = 2.0
-    tanh: float = 4.0
+    sigmoid: float = SIGMOID_ERROR
+    tanh: float = TANH_ERROR
     operands: float = 0.0
 
     def products(self, terms: int) -> float:
