@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from stackrev.evaluation.certificate.boxes import find_decoder_box, find_encoder_box
 from stackrev.evaluation.certificate.conditions import Conditions, check
-from stackrev.evaluation.certificate.intervals import Rounding
+from stackrev.evaluation.certificate.intervals import Array, Box, Rounding
 from stackrev.evaluation.certificate.network import Network, State
 
 LONGEST = 2**53 - 2
@@ -24,6 +28,33 @@ class Boxes:
 
     encoder: State
     decoder: State
+
+    def arrays(self) -> dict[str, Array]:
+        """The ends of the boxes by name, such as `encoder.hidden.lower`, each [K, H]."""
+        return {f"{name}.{kind}.{end}": getattr(getattr(getattr(self, name), kind), end) for name, kind, end in _NAMES}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array], network: Network) -> Boxes:
+        """The boxes that `arrays` describes.
+
+        Raises:
+            ValueError: An array is missing, is one too many, or has another shape than this network's states.
+        """
+        expected = {".".join(name) for name in _NAMES}
+        if set(arrays) != expected:
+            raise ValueError(f"boxes have the ends {', '.join(sorted(expected))} and no others")
+        shape = network.initial.hidden.lower.shape
+        for name, values in arrays.items():
+            if values.shape != shape:
+                raise ValueError(f"{name} has the shape {list(values.shape)}, not {list(shape)}")
+        encoder, decoder = (
+            State(*(Box(arrays[f"{name}.{kind}.lower"], arrays[f"{name}.{kind}.upper"]) for kind in ("hidden", "cell")))
+            for name in ("encoder", "decoder")
+        )
+        return cls(encoder, decoder)
+
+
+_NAMES = tuple(itertools.product(("encoder", "decoder"), ("hidden", "cell"), ("lower", "upper")))
 
 
 @dataclass(frozen=True)
@@ -62,7 +93,20 @@ def prove(network: Network, rounding: Rounding | None = None) -> Proof:
     decoder = find_decoder_box(network, encoder, rounding)
     if decoder is None:
         return Proof(None, None, "decoder", rounding)
-    return Proof(Boxes(encoder, decoder), check(network, encoder, decoder, rounding), None, rounding)
+    return check_boxes(network, Boxes(encoder, decoder), rounding)
+
+
+def check_boxes(network: Network, boxes: Boxes, rounding: Rounding | None = None) -> Proof:
+    """Check the conditions of docs/proof.md for boxes that somebody claims to be a proof.
+
+    Args:
+        network: A stack-LSTM that is meant to reverse strings.
+        boxes: The boxes.
+        rounding: How it computes; as measured for float32 if None.
+    """
+    rounding = rounding or Rounding()
+    with np.errstate(all="ignore"):  # what is no number fails the conditions
+        return Proof(boxes, check(network, boxes.encoder, boxes.decoder, rounding), None, rounding)
 
 
 def coarsest(network: Network, proof: Proof) -> Proof:
