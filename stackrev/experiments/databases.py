@@ -56,16 +56,15 @@ def kind(address: str) -> str:
 
 def secrets(address: str) -> set[str]:
     """Whatever in an address may be a secret, as it is written and as it is meant."""
-    _, _, rest = address.partition("://")
-    rest = rest or address
-    rest, _, query = rest.partition("?")
-    found = set()
-    account, at, _ = rest.rpartition("@")
-    if at:
-        user, _, password = account.partition(":")
-        found |= {password, *re.split("[@:/]", password), *user.split("@")[1:]}
-    pairs = [each.partition("=") for each in re.split(r"[&;\s]+", query if "://" in address else address)]
-    found |= {value for name, _, value in pairs if name.lower() not in _PLAIN}
+    rest = address.partition("://")[2] or address
+    account, _, _ = rest.rpartition("@")
+    user, _, password = account.partition(":")
+    found = {password, *user.split("@")[1:]}
+    query = rest.partition("?")[2] if "://" in address else address
+    for name, equals, value in (each.partition("=") for each in re.split(r"[&;\s]+", query)):
+        if name.lower() not in _PLAIN:
+            found.add(value if equals else name)
+    found |= {piece for each in found for piece in re.split(r"[@:/?#&=;\s]+", each)}
     found |= {unquote(each) for each in found} | {unquote_plus(each) for each in found}
     found |= {repr(each)[1:-1] for each in found}
     return found - {""}

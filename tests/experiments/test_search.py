@@ -1,7 +1,9 @@
 import builtins
 import dataclasses
 import inspect
+import io
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -111,6 +113,14 @@ class TestSearch:
         (result,) = search.results()
         assert (result.state, result.value) == ("complete", 0.0)
         assert result.outcome == {"error": "the loss is no longer finite"}
+
+    def test_every_batch_is_told(self, open_study):
+        seen = []
+        open_study().work(1, on_step=seen.append)
+        assert sorted({each.batch for each in seen}) == [1, 2, 3, 4]
+        assert {each.number for each in seen} == {0}
+        assert seen[0].fine is None
+        assert seen[-1].fine is not None
 
     def test_an_interrupted_trial_is_put_back(self, open_study, monkeypatch):
         search = open_study()
@@ -274,6 +284,21 @@ class TestCommand:
         code, out, _ = run("--trials", "2", "--json")
         assert code == 0
         assert json.loads(out)["trials"] == {"complete": 2, "pruned": 0, "running": 0, "failed": 0}
+
+    def test_a_terminal_shows_how_far_a_trial_has_come(self, run, monkeypatch):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setenv("COLUMNS", "200")
+        code, out, _ = run("--trials", "1", "--json")
+        assert code == 0
+        assert json.loads(out)["trials"]["complete"] == 1
+        shown = terminal.getvalue()
+        assert re.search(r"trial 0 of 1: batch \d of 4, loss \d", shown)
+        assert "trial 0 complete" in shown
 
     def test_contradictions_are_refused(self, run):
         for arguments in (
