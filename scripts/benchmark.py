@@ -26,11 +26,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stackrev import cli
+from stackrev import cli, kernels
 from stackrev.config import ModelConfig, TrainingConfig
-from stackrev.kernels import cpu as native
 from stackrev.kernels.cpu import ops
-from stackrev.kernels.cpu.session import Session
+from stackrev.kernels.cpu.stream import Stream
 from stackrev.models import reversers as models
 from stackrev.models.reversers import StackLSTMReverser
 from stackrev.readout import read_out_loss
@@ -69,8 +68,8 @@ def main() -> None:
     if arguments.stream_alone:
         stream_alone(arguments.stream_alone)
         return
-    print(f"torch {torch.__version__}, {native.describe()}, {os.cpu_count()} processors")
-    if not native.available():
+    print(f"torch {torch.__version__}, {kernels.describe()}, {os.cpu_count()} processors")
+    if not kernels.available():
         sys.exit("the kernels are not there")
     for name in arguments.parts or parts:
         parts[name](arguments.repeats)
@@ -316,13 +315,13 @@ def pushing_then_popping() -> StackLSTMReverser:
     return model
 
 
-def reverse(session: Session, length: int) -> float:
+def reverse(stream: Stream, length: int) -> float:
     """Seconds from the first symbol read to the last one written."""
     string = torch.randint(3, vocabulary.SIZE, (length,), generator=torch.Generator().manual_seed(0)).tolist()
-    session.reset()
+    stream.reset()
     start = time.process_time()
-    session.encode(string)
-    session.decode_greedy(vocabulary.SEPARATOR, -1, length)
+    stream.encode(string)
+    stream.decode_greedy(vocabulary.SEPARATOR, -1, length)
     return time.process_time() - start
 
 
@@ -330,19 +329,19 @@ def stream(repeats: int) -> None:
     """A string read and written symbol by symbol, on one core."""
     torch.set_num_threads(1)
     model = pushing_then_popping()
-    session = model.session()
+    stream = model.stream()
     string = torch.randint(3, vocabulary.SIZE, (300,), generator=torch.Generator().manual_seed(0))
-    session.encode(string.tolist())
+    stream.encode(string.tolist())
     symbols, ones = string[:, None], torch.tensor([1])
     with torch.no_grad():
         out = model.run(model.encoder, symbols, ones * 300, model.initial_state(1))
-        agree([torch.tensor(session.look().hidden)], [out.hidden[-1, 0]], 1e-4)
-        written = session.decode_greedy(vocabulary.SEPARATOR, -1, 300)
+        agree([torch.tensor(stream.look().hidden)], [out.hidden[-1, 0]], 1e-4)
+        written = stream.decode_greedy(vocabulary.SEPARATOR, -1, 300)
         fed = torch.tensor([vocabulary.SEPARATOR, *written[:-1]])[:, None]
         hidden = model.run(model.decoder, fed, ones * 300, out.state).hidden
         if model.read_out(hidden)[:, 0].argmax(-1).tolist() != written.tolist():
-            sys.exit("results disagree: the session writes something else")
-    times = seconds(3, lambda: reverse(session, 100_000), lambda: reverse(session, 200_000))
+            sys.exit("results disagree: the stream writes something else")
+    times = seconds(3, lambda: reverse(stream, 100_000), lambda: reverse(stream, 200_000))
     report("characters a second, 200,000 of them", 200_000 / times[1], "", "at least 50,000")
     report("twice the length, 200,000", times[1] / times[0], "x", "at most 2.2")
     command = [sys.executable, __file__, "--stream-alone", "1000000"]
@@ -393,7 +392,7 @@ def command_alone(arguments: Sequence[str]) -> None:
 
 def stream_alone(length: int) -> None:
     """For a process of its own: its peak memory in MiB, and the seconds that the string took."""
-    taken = reverse(pushing_then_popping().session(), length)
+    taken = reverse(pushing_then_popping().stream(), length)
     print(peak_memory(), taken)
 
 

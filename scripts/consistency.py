@@ -191,21 +191,21 @@ def try_length(model: Reverser[Any], length: int, samples: int) -> dict[str, Any
     """
     import torch
 
+    from stackrev import kernels
     from stackrev.evaluation.scoring import Scores, correct_symbols
-    from stackrev.kernels import cpu as native
     from stackrev.tasks.batches import make_batch, sample_strings
 
     generator = torch.Generator().manual_seed(length)
     strings = sample_strings(LengthRange(minimum=length, maximum=length), samples, generator)
     correct: list[int] = []
     margins: list[float] = []
-    if model.config.kind == "stack-lstm" and native.available():
-        session = model.session()
+    if model.config.kind == "stack-lstm" and kernels.available():
+        stream = model.stream()
         for string in strings:
             symbols = string.tolist()
-            session.reset()
-            session.encode([vocabulary.START, *symbols])
-            found = session.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
+            stream.reset()
+            stream.encode([vocabulary.START, *symbols])
+            found = stream.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
             correct.append(found.right)
             margins.append(found.margin)
     else:
@@ -372,12 +372,12 @@ def environment() -> dict[str, Any]:
     """What, besides the setting, may decide the last bits of a result or how long it takes."""
     import torch
 
-    from stackrev.kernels import cpu as native
+    from stackrev import kernels
 
     return {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "kernels": native.describe(),
+        "kernels": kernels.describe(),
         "machine": platform.machine(),
         "processor": processor(),
         "cores": os.cpu_count(),

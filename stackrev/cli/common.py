@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from stackrev import __version__
+from stackrev import __version__, kernels
 from stackrev.config import LengthRange, ModelKind
 from stackrev.errors import StackrevError
-from stackrev.kernels import cpu as native
 
 if TYPE_CHECKING:
     from stackrev.storage.checkpoints import Checkpoint
@@ -163,7 +162,7 @@ def version() -> str:
     """The version of stackrev, of torch, and which implementation of the stack is at work."""
     from importlib import metadata
 
-    return f"stackrev {__version__}\ntorch {metadata.version('torch')}\n{native.describe()}"
+    return f"stackrev {__version__}\ntorch {metadata.version('torch')}\n{kernels.describe()}"
 
 
 def complain(kind: str, message: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stackrev.kernels import cpu as native
+from stackrev import kernels
 from stackrev.storage import checkpoints
 from stackrev.tasks import vocabulary
 
@@ -47,7 +47,7 @@ def open_decoder(folder: Path) -> Decoder:
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
     """
-    if native.available() and checkpoints.describe(folder).config.model.kind == "stack-lstm":
+    if kernels.available() and checkpoints.describe(folder).config.model.kind == "stack-lstm":
         return NativeDecoder(folder)
     return TorchDecoder(checkpoints.load(folder).model)
 
@@ -69,22 +69,21 @@ class NativeDecoder:
     """
 
     def __init__(self, folder: Path) -> None:
-        from stackrev.kernels.cpu.session import Session
+        from stackrev.kernels.cpu.stream import Stream
 
         config, weights = checkpoints.read_weights(folder)
         shape = config.model
         sizes = {"hidden": shape.hidden_size, "width": shape.stack_width, "layers": shape.layers}
-        self._session = Session(
-            {name: each.data for name, each in weights.items()}, **sizes, stretch=shape.gate_stretch
-        )
+        self._stream = Stream({name: each.data for name, each in weights.items()}, **sizes, stretch=shape.gate_stretch)
 
     def write(self, strings: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """See `Decoder.write`."""
+        stream = self._stream.fresh()  # of this call's own, whoever else is writing
         for string in strings:
-            self._session.reset()
-            self._session.encode([vocabulary.START, *string])
+            stream.reset()
+            stream.encode([vocabulary.START, *string])
             limit = most_symbols(len(string))
-            yield self._session.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, limit).tolist()
+            yield stream.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, limit).tolist()
 
 
 class TorchDecoder:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stackrev import kernels
 from stackrev.config import DataConfig
-from stackrev.kernels import cpu as native
-from stackrev.kernels.cpu.session import Session
+from stackrev.kernels.cpu.stream import Stream
 from stackrev.models.reversers import Reverser, StackLSTMReverser
 from stackrev.readout import read_out_right
 from stackrev.tasks import vocabulary
@@ -182,9 +182,9 @@ def _correct(model: Reverser[Any], strings: Sequence[Tensor], *, margins: bool) 
     By the compiled kernels, string by string, if they are there, and margins are wanted or a string is too long for a
     batch.
     """
-    if isinstance(model, StackLSTMReverser) and native.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
-        session = model.session()
-        streamed = [_stream(session, string.tolist(), _saturation(model)) for string in strings]
+    if isinstance(model, StackLSTMReverser) and kernels.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
+        stream = model.stream()
+        streamed = [_stream(stream, string.tolist(), _saturation(model)) for string in strings]
         return [right for right, _ in streamed], [margin for _, margin in streamed] if margins else []
     batch = make_batch(strings)
     correct = correct_symbols(model, batch)
@@ -197,12 +197,12 @@ def _saturation(model: StackLSTMReverser) -> float:
     return math.log((1 + stretch) / stretch) if stretch else math.inf
 
 
-def _stream(session: Session, symbols: list[int], saturation: float) -> tuple[int, Margins]:
+def _stream(stream: Stream, symbols: list[int], saturation: float) -> tuple[int, Margins]:
     """`correct_symbols` and the margins of one string, in memory that holds its stack and no more."""
-    session.reset()
-    session.encode([vocabulary.START, *symbols])
-    found = session.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
-    encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in session.nearest())
+    stream.reset()
+    stream.encode([vocabulary.START, *symbols])
+    found = stream.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
+    encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in stream.nearest())
     return found.right, Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, found.margin)
 
 

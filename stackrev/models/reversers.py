@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from stackrev.config import Config, ModelConfig
 from stackrev.errors import CheckpointError
-from stackrev.kernels.cpu.session import Session
+from stackrev.kernels.cpu.stream import Stream
 from stackrev.readout import ReadOutWeights, pack, read_out
 from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
 from stackrev.structures.stack import StackState
@@ -343,15 +343,15 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
             return self.decoder_controls
         return self.controls
 
-    def session(self) -> Session:
-        """The model as it stands, run by the compiled kernels on one string of any length; see `Session`.
+    def stream(self) -> Stream:
+        """The model as it stands, run by the compiled kernels on one string of any length; see `Stream`.
 
         Raises:
             NativeError: The kernels are not there.
         """
         config = self.config
         weights = {name: _bytes(parameter) for name, parameter in self.state_dict().items()}
-        return Session(
+        return Stream(
             weights,
             hidden=config.hidden_size,
             width=config.stack_width,

@@ -18,15 +18,14 @@ import pytest
 import torch
 from handmade import handmade_reverser
 
-from stackrev import cli
+from stackrev import cli, kernels
 from stackrev.cli import reverse
 from stackrev.config import Config, ModelConfig
-from stackrev.kernels import cpu as native
 from stackrev.models.reversers import build
 from stackrev.storage import checkpoints
 
 COMMAND = [sys.executable, "-m", "stackrev", "reverse"]
-compiled = pytest.mark.skipif(not native.available(), reason="without the compiled kernels it has to wait for torch")
+compiled = pytest.mark.skipif(not kernels.available(), reason="without the compiled kernels it has to wait for torch")
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import unicodedata
 
 import pytest
@@ -13,15 +14,15 @@ from hypothesis import given, settings
 from pyuegc import EGC
 from texts import ANY_TEXT, oracle
 
+from stackrev import kernels
 from stackrev.config import KINDS, Config, ModelConfig
 from stackrev.evaluation import decoding
-from stackrev.kernels import cpu as native
 from stackrev.models.reversers import build
 from stackrev.storage import checkpoints, names
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
 
-compiled = pytest.mark.skipif(not native.available(), reason="the kernels were not compiled")
+compiled = pytest.mark.skipif(not kernels.available(), reason="the kernels were not compiled")
 OPENERS = {
     "native": decoding.NativeDecoder,
     "torch": lambda folder: decoding.TorchDecoder(checkpoints.load(folder).model),
@@ -65,6 +66,39 @@ def test_a_network_that_does_not_stop_is_stopped(opener, tmp_path):
     assert [len(each) for each in written] == [22, 16]
 
 
+def test_four_threads_may_share_a_decoder(opener, handmade):
+    decoder = opener(handmade)
+    texts_of = [["abcdefgh" * (1 + (worker + n) % 5) for n in range(10)] for worker in range(4)]
+    wrong = []
+
+    def work(worker):
+        strings = [vocabulary.encode(each) for each in texts_of[worker]]
+        for string in strings:
+            if list(decoder.write([string])) != [vocabulary.target_ids(string)]:
+                wrong.append(string)
+        if list(decoder.write(strings)) != [vocabulary.target_ids(each) for each in strings]:
+            wrong.append(strings)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_writing_may_take_turns(opener, handmade):
+    decoder = opener(handmade)
+    strings = [vocabulary.encode(each) for each in ("abc", "defg", "h")]
+    first, second = decoder.write(strings), decoder.write(strings[::-1])
+    written = [next(writer) for writer in (first, second, second, first, first, second)]
+    assert written == [vocabulary.target_ids(strings[place]) for place in (0, 2, 1, 1, 2, 0)]
+    left = decoder.write(strings)
+    next(left)
+    del left
+    assert list(decoder.write(strings)) == [vocabulary.target_ids(each) for each in strings]
+
+
 @compiled
 @pytest.mark.parametrize("shared", [True, False])
 def test_both_write_the_same(tmp_path, shared):
@@ -78,7 +112,7 @@ def test_both_write_the_same(tmp_path, shared):
 def test_every_kind_opens(tmp_path, kind):
     folder = saved(tmp_path, build(ModelConfig(kind=kind, hidden_size=4, stack_width=3), torch.Generator()).eval())
     decoder = decoding.open_decoder(folder)
-    assert isinstance(decoder, decoding.NativeDecoder) == (kind == "stack-lstm" and native.available())
+    assert isinstance(decoder, decoding.NativeDecoder) == (kind == "stack-lstm" and kernels.available())
     assert len(next(decoder.write([[5]]))) <= decoding.most_symbols(1)
 
 

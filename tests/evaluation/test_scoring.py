@@ -17,10 +17,14 @@ from stackrev.config import KINDS, LengthRange, ModelConfig, ModelKind
 from stackrev.evaluation import scoring
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.scoring import Scores, correct_symbols, score
+from stackrev.kernels import available, using
+from stackrev.kernels.dispatch import Implementation
 from stackrev.models.reversers import Reverser, StackLSTMReverser, build, pack_targets
 from stackrev.readout import ReadOutWeights
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, make_batch, sample_strings
+
+compiled = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
 
 
 def string(text: str) -> Tensor:
@@ -233,11 +237,9 @@ def margins_by_hand(model: StackLSTMReverser, ids: list[int]) -> list[float]:
     return [*nearest, min(gaps, default=math.inf)]
 
 
-@pytest.mark.parametrize("kernels", [True, False])
+@pytest.mark.parametrize("implementation", ["torch", pytest.param("compiled", marks=compiled)])
 @torch.no_grad()
-def test_margins(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
-    if not kernels:
-        monkeypatch.setattr(scoring.native, "available", lambda: False)
+def test_margins(implementation: Implementation) -> None:
     perfect = handmade_reverser()
     untrained = build(ModelConfig(hidden_size=8, stack_width=8), torch.Generator().manual_seed(3))
     strings = sample_strings(LengthRange(minimum=0, maximum=9), 7, torch.Generator().manual_seed(1))
@@ -245,7 +247,8 @@ def test_margins(monkeypatch: pytest.MonkeyPatch, kernels: bool) -> None:
         assert isinstance(model, StackLSTMReverser)
         by_hand = [margins_by_hand(model.eval(), each.tolist()) for each in strings]
         expected = [min(column) for column in zip(*by_hand, strict=True)]
-        found = score(model, strings, margins=True).margins
+        with using(implementation):
+            found = score(model, strings, margins=True).margins
         assert found is not None
         assert list(dataclasses.astuple(found)) == pytest.approx(expected, abs=1e-4)
     assert score(perfect, strings).margins is None

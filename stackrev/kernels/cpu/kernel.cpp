@@ -2,12 +2,13 @@
 #include <algorithm>
 #include <exception>
 #include <limits>
+#include <memory>
 
 #include "columns.h"
 #include "memory.h"
 #include "readout.h"
 #include "recurrence.h"
-#include "session.h"
+#include "stream.h"
 
 #define STACKREV_EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -75,7 +76,7 @@ stackrev::Memory memory;
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 9; }
+STACKREV_EXPORT int stackrev_version() { return 10; }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -135,41 +136,56 @@ STACKREV_EXPORT int stackrev_read_out_float(const stackrev::ReadOutCall* call) {
 
 STACKREV_EXPORT int stackrev_read_out_double(const stackrev::ReadOutCall* call) { return read_out<double>(*call); }
 
-// A session, or null when memory ran out
-STACKREV_EXPORT stackrev::Session* stackrev_session(const stackrev::SessionCall* call) {
-    stackrev::Session* session = nullptr;
-    guarded([&] { session = new stackrev::Session(*call); });
-    return session;
+// A stream at the beginning of a string, or a copy of one, or null when memory ran out
+STACKREV_EXPORT stackrev::Stream* stackrev_stream(const stackrev::StreamCall* call) {
+    stackrev::Stream* stream = nullptr;
+    guarded([&] { stream = new stackrev::Stream(std::make_shared<const stackrev::StreamModel>(*call)); });
+    return stream;
 }
 
-STACKREV_EXPORT void stackrev_session_free(stackrev::Session* session) { delete session; }
+STACKREV_EXPORT stackrev::Stream* stackrev_stream_copy(const stackrev::Stream* other) {
+    stackrev::Stream* stream = nullptr;
+    guarded([&] { stream = new stackrev::Stream(*other); });
+    return stream;
+}
 
-STACKREV_EXPORT int stackrev_session_reset(stackrev::Session* session) {
-    return guarded([&] { session->reset(); });
+// A stream of the same model at the beginning of a string
+STACKREV_EXPORT stackrev::Stream* stackrev_stream_fresh(const stackrev::Stream* other) {
+    stackrev::Stream* stream = nullptr;
+    guarded([&] { stream = new stackrev::Stream(other->model()); });
+    return stream;
+}
+
+STACKREV_EXPORT void stackrev_stream_free(stackrev::Stream* stream) { delete stream; }
+
+STACKREV_EXPORT int stackrev_stream_reset(stackrev::Stream* stream) {
+    return guarded([&] { stream->reset(); });
+}
+
+// Whether all symbols are the model's
+STACKREV_EXPORT int stackrev_stream_check(const stackrev::Stream* stream, const std::int32_t* symbols, std::int64_t count) {
+    const bool known = std::all_of(symbols, symbols + count, [&](std::int32_t symbol) { return stream->knows(symbol); });
+    return known ? kDone : kUnknownSymbol;
 }
 
 // Steps of the encoder or of the decoder, without a look at what the decoder would write
-STACKREV_EXPORT int stackrev_session_feed(stackrev::Session* session, int decoding, const std::int32_t* symbols,
-                                          std::int64_t count) {
-    for (std::int64_t i = 0; i < count; ++i) {
-        if (!session->knows(symbols[i])) return kUnknownSymbol;
-    }
+STACKREV_EXPORT int stackrev_stream_feed(stackrev::Stream* stream, int decoding, const std::int32_t* symbols,
+                                         std::int64_t count) {
     return guarded([&] {
-        for (std::int64_t i = 0; i < count; ++i) session->step(decoding != 0, symbols[i]);
+        for (std::int64_t i = 0; i < count; ++i) stream->step(decoding != 0, symbols[i]);
     });
 }
 
 // Feeds the decoder `first`, then what it writes, until it writes `stop` or `limit` symbols. The margin is the least of
 // all steps'.
-STACKREV_EXPORT int stackrev_session_write(stackrev::Session* session, std::int32_t first, std::int32_t stop,
-                                           std::int64_t limit, std::int32_t* written, std::int64_t* count, float* margin) {
+STACKREV_EXPORT int stackrev_stream_write(stackrev::Stream* stream, std::int32_t first, std::int32_t stop,
+                                          std::int64_t limit, std::int32_t* written, std::int64_t* count, float* margin) {
     *count = 0;
     *margin = std::numeric_limits<float>::infinity();
-    if (!session->knows(first)) return kUnknownSymbol;
     return guarded([&] {
         while (*count < limit) {
-            session->step(true, first);
-            const stackrev::Guess guess = session->guess();
+            stream->step(true, first);
+            const stackrev::Guess guess = stream->guess();
             *margin = std::min(*margin, guess.margin);
             written[(*count)++] = first = guess.symbol;
             if (first == stop) break;
@@ -179,15 +195,14 @@ STACKREV_EXPORT int stackrev_session_write(stackrev::Session* session, std::int3
 
 // Feeds the decoder `first`, then the targets, until it would write another symbol. `right` is how many were right, the
 // margin the least of theirs.
-STACKREV_EXPORT int stackrev_session_score(stackrev::Session* session, std::int32_t first, const std::int32_t* targets,
-                                           std::int64_t count, std::int64_t* right, float* margin) {
+STACKREV_EXPORT int stackrev_stream_score(stackrev::Stream* stream, std::int32_t first, const std::int32_t* targets,
+                                          std::int64_t count, std::int64_t* right, float* margin) {
     *right = 0;
     *margin = std::numeric_limits<float>::infinity();
-    if (!session->knows(first)) return kUnknownSymbol;
     return guarded([&] {
         while (*right < count) {
-            session->step(true, first);
-            const stackrev::Guess guess = session->guess();
+            stream->step(true, first);
+            const stackrev::Guess guess = stream->guess();
             if (guess.symbol != targets[*right]) break;
             *margin = std::min(*margin, guess.margin);
             first = targets[(*right)++];
@@ -195,8 +210,31 @@ STACKREV_EXPORT int stackrev_session_score(stackrev::Session* session, std::int3
     });
 }
 
-STACKREV_EXPORT void stackrev_session_look(stackrev::Session* session, double* numbers, float* hidden, float* read) {
-    session->look(numbers, hidden, read);
+STACKREV_EXPORT void stackrev_stream_look(stackrev::Stream* stream, double* numbers, float* hidden, float* read) {
+    stream->look(numbers, hidden, read);
 }
 
-STACKREV_EXPORT void stackrev_session_nearest(stackrev::Session* session, double* four) { session->nearest(four); }
+STACKREV_EXPORT void stackrev_stream_nearest(const stackrev::Stream* stream, double* four) { stream->nearest(four); }
+
+// The cell's own functions, of `count` numbers: sigmoid, or tanh if `hyperbolic`. `flush` as in a recurrence over a batch,
+// where numbers too small to be normal count as zero; a stream does not flush.
+STACKREV_EXPORT int stackrev_activation(int hyperbolic, int flush, const float* from, float* to, std::int64_t count) {
+    return guarded([&] {
+        constexpr long kBlock = 4096;
+        stackrev::Buffer<float> block(kBlock);
+        const auto run = [&] {
+            for (std::int64_t i = 0; i < count; i += kBlock) {
+                const long size = static_cast<long>(std::min<std::int64_t>(kBlock, count - i));
+                stackrev::copy<float>(block.data(), from + i, size);
+                hyperbolic ? stackrev::tanh_all<float>(block.data(), size) : stackrev::sigmoid_all<float>(block.data(), size);
+                stackrev::copy<float>(to + i, block.data(), size);
+            }
+        };
+        if (flush) {
+            const stackrev::FlushDenormals flushing;
+            run();
+        } else {
+            run();
+        }
+    });
+}

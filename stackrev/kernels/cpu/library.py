@@ -16,7 +16,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NamedTuple
 
-VERSION = 9  # of the functions; `stackrev_version` in kernel.cpp
+VERSION = 10  # of the functions; `stackrev_version` in kernel.cpp
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
 REBUILD = (
     "install stackrev again with a C++17 compiler present, in the folder of its source: "

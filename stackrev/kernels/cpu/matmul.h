@@ -11,7 +11,7 @@
 #include <new>
 #include <vector>
 
-#include "lanes.h"
+#include "simd.h"
 
 namespace stackrev {
 

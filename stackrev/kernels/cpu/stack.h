@@ -21,7 +21,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "lanes.h"
+#include "simd.h"
 
 namespace stackrev {
 
@@ -40,9 +40,59 @@ struct Begun {
     }
 };
 
+// One step. `Elements` says where the elements are: bottom(i), and next(i), the next one down the chain, -1 at the bottom;
+// if kSomeInitial, also `initial` and initial_top(i), of elements that were there before the first step.
+
+// L = max(0, H - u); a NaN stays one
+inline double level_after_pop(double height, double u) {
+    const double drained = height - u;
+    return drained <= 0 ? 0 : drained;
+}
+
+// The first element from `last` down the chain that starts below the level: those above it are popped whole.
+template <typename Elements>
+inline long first_below(const Elements& elements, long last, double level) {
+    while (last >= 0 && elements.bottom(last) >= level) last = elements.next(last);
+    return last;
+}
+
+// Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0 or
+// NaN: inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element whose L is the top
+// of i, i itself if its own initial top is, or -1 for the height H.
+template <typename Elements, typename Visit>
+inline void walk_read(const Elements& elements, long s, double height, Visit&& visit) {
+    const double floor = height - 1;
+    double top = height, lowest = std::numeric_limits<double>::infinity();
+    long source = -1, lowest_source = -1;
+    for (long i = s; i >= 0; i = elements.next(i)) {
+        const double level = elements.bottom(i);
+        if constexpr (Elements::kSomeInitial) {
+            if (i < elements.initial) {
+                const bool own = elements.initial_top(i) <= lowest;
+                top = own ? elements.initial_top(i) : lowest;
+                source = own ? i : lowest_source;
+            }
+        }
+        const bool inside = level > floor;
+        const double alpha = top - (inside ? level : floor);
+        if (!(alpha <= 0)) visit(i, alpha, inside, source);
+        if (!inside) break;
+        top = level;
+        source = i;
+        if constexpr (Elements::kSomeInitial) {
+            if (i >= elements.initial) {
+                lowest = level;
+                lowest_source = i;
+            }
+        }
+    }
+}
+
 // What both directions share: one row's view of arrays whose elements lie `stride` rows apart.
 template <typename S>
 struct StackRow {
+    static constexpr bool kSomeInitial = true;
+
     const S* values;        // element s at values + s * value_stride
     double* bottoms;        // at bottoms[s * stride]
     std::int32_t* below;    // at below[s * stride]
@@ -53,6 +103,7 @@ struct StackRow {
     const S* value(long s) const { return values + s * value_stride; }
     double bottom(long s) const { return bottoms[s * stride]; }
     long next(long s) const { return below[s * stride]; }
+    double initial_top(long s) const { return tops[s * stride]; }
 
     // Links the initial elements that are alive, and returns the uppermost, -1 if there is none.
     long link_initial() {
@@ -66,44 +117,15 @@ struct StackRow {
 
     // Pops and pushes: element s goes on the chain above `last`, the uppermost so far. Returns H.
     double push(long s, long last, double height, double d, double u) {
-        const double drained = height - u, level = drained <= 0 ? 0 : drained;
-        while (last >= 0 && bottom(last) >= level) last = next(last);
+        const double level = level_after_pop(height, u);
         bottoms[s * stride] = level;
-        below[s * stride] = static_cast<std::int32_t>(last);
+        below[s * stride] = static_cast<std::int32_t>(first_below(*this, last, level));
         return level + d;
-    }
-
-    // Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0
-    // or is not a number: inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element
-    // whose L is the top of i, i itself if its own initial top is, or -1 for the height H.
-    template <typename Visit>
-    void walk(long s, double height, Visit&& visit) const {
-        const double floor = height - 1;
-        double top = height, lowest = std::numeric_limits<double>::infinity();
-        long source = -1, lowest_source = -1;
-        for (long i = s; i >= 0; i = next(i)) {
-            const double level = bottom(i);
-            if (i < initial) {
-                const bool own = tops[i * stride] <= lowest;
-                top = own ? tops[i * stride] : lowest;
-                source = own ? i : lowest_source;
-            }
-            const bool inside = level > floor;
-            const double alpha = top - (inside ? level : floor);
-            if (!(alpha <= 0)) visit(i, alpha, inside, source);
-            if (!inside) break;
-            top = level;
-            source = i;
-            if (i >= initial) {
-                lowest = level;
-                lowest_source = i;
-            }
-        }
     }
 
     // r, added to `read`
     void read(long s, double height, S* read) const {
-        walk(s, height, [&](long i, double alpha, bool, long) {
+        walk_read(*this, s, height, [&](long i, double alpha, bool, long) {
             add_scaled<S>(read, static_cast<S>(alpha), value(i), width);
         });
     }
@@ -111,7 +133,7 @@ struct StackRow {
     // The derivative of the read: from g_read to the read elements' values, L, initial tops, and H.
     void read_backward(long s, double height, const S* g_read, S* g_values, double* g_bottoms, double* g_tops,
                        double& g_height, Begun begun = {}) const {
-        walk(s, height, [&](long i, double alpha, bool inside, long source) {
+        walk_read(*this, s, height, [&](long i, double alpha, bool inside, long source) {
             const double g = dot<S>(value(i), g_read, width);
             S* const g_value = g_values + i * value_stride;
             if (begun(i)) {

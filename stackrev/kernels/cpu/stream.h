@@ -1,0 +1,288 @@
+// One string through a whole model, symbol by symbol, for strings of any length: encoder, then decoder and read-out.
+//
+//     z   = W_x x + b + [r; h] W_1, ...        a cell's step, as in structures/recurrence.py
+//     o   = tanh(W_o h + b_o),   logits = W_l o + b_l
+//
+// The stack is a buffer that grows and shrinks: what is popped is gone, and its memory is used again or given back.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <iterator>
+#include <limits>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "cell.h"
+#include "stack.h"
+
+namespace stackrev {
+
+// The arrays of an encoder or decoder, as the model has them
+struct CellArrays {
+    const float* symbols;           // [V, 4H]
+    const float* const* recurrent;  // K times [M + H or 2H, 4H]
+    const float* const* biases;     // K times [4H]
+    const float *control, *control_bias;
+};
+
+struct StreamCall {
+    std::int64_t hidden, width, layers, symbols, outputs;
+    double stretch;
+    CellArrays encoder, decoder;
+    const float *hidden0, *cell0;           // [K, H]
+    const float *output, *output_bias;      // [O, H], [O]
+    const float *logits, *logits_bias;      // [V, O], [V]
+};
+
+// The elements on a stack: values and bottoms, in blocks, so that growing copies nothing and shrinking frees. None of
+// them was popped, so an element's neighbour is the next one down the chain.
+class Elements {
+   public:
+    static constexpr bool kSomeInitial = false;
+
+    explicit Elements(long width) : width_(width) {}
+    Elements(const Elements& other) : width_(other.width_), size_(other.size_) {
+        for (const auto& block : other.blocks_) {
+            blocks_.push_back(std::make_unique<Block>(width_));
+            std::copy(std::begin(block->bottoms), std::end(block->bottoms), blocks_.back()->bottoms);
+            std::copy(block->values.get(), block->values.get() + kBlock * width_, blocks_.back()->values.get());
+        }
+    }
+    Elements& operator=(const Elements&) = delete;
+
+    long size() const { return size_; }
+    double bottom(long i) const { return blocks_[i / kBlock]->bottoms[i % kBlock]; }
+    const float* value(long i) const { return blocks_[i / kBlock]->values.get() + i % kBlock * width_; }
+    static long next(long i) { return i - 1; }
+
+    void push(double bottom, const float* value) {
+        if (size_ / kBlock == long(blocks_.size())) blocks_.push_back(std::make_unique<Block>(width_));
+        Block& block = *blocks_[size_ / kBlock];
+        block.bottoms[size_ % kBlock] = bottom;
+        copy<float>(block.values.get() + size_ % kBlock * width_, value, width_);
+        ++size_;
+    }
+
+    // Drops all elements above the first so many
+    void keep(long count) {
+        size_ = count;
+        while (long(blocks_.size()) > size_ / kBlock + 2) blocks_.pop_back();  // one spare, for a stack that goes to and fro
+    }
+
+    void clear() {
+        size_ = 0;
+        blocks_.clear();
+    }
+
+   private:
+    static constexpr long kBlock = 1024;
+    struct Block {
+        explicit Block(long width) : values(new float[kBlock * width]()) {}
+        double bottoms[kBlock] = {};
+        std::unique_ptr<float[]> values;
+    };
+    long width_, size_ = 0;
+    std::vector<std::unique_ptr<Block>> blocks_;
+};
+
+// The weights, packed. Streams share one of these, which nothing changes.
+struct StreamModel {
+    explicit StreamModel(const StreamCall& call)
+        : sizes{call.hidden, call.width, call.layers},
+          V(call.symbols), e(static_cast<float>(call.stretch)),
+          encoder(sizes, V, call.encoder), decoder(sizes, V, call.decoder),
+          ph(encoder.weights.ph), pm(encoder.weights.pm), po(padded<float>(call.outputs)), pv(padded<float>(V)),
+          hidden0(copied(call.hidden0, call.layers * call.hidden)), cell0(copied(call.cell0, call.layers * call.hidden)),
+          output(transposed(call.output, call.outputs, call.hidden, po, ph)),
+          logits(transposed(call.logits, V, call.outputs, pv, po)), output_bias(po), logits_bias(pv) {
+        copy<float>(output_bias.data(), call.output_bias, call.outputs);
+        copy<float>(logits_bias.data(), call.logits_bias, V);
+    }
+
+    struct Cell {
+        Cell(Sizes sizes, long V, const CellArrays& arrays)
+            : weights(sizes, raw(sizes, arrays), false), symbols(V * 4 * weights.ph) {
+            const long H = sizes.hidden;
+            for (long row = 0; row < 4 * V; ++row) {
+                float* const to = symbols.data() + row * weights.ph;
+                for (long j = 0; j < H; ++j) to[j] = arrays.symbols[row * H + j] + arrays.biases[0][row % 4 * H + j];
+            }
+        }
+        static RawWeights<float> raw(Sizes sizes, const CellArrays& arrays) {
+            return {{arrays.recurrent, arrays.recurrent + sizes.layers},
+                    {arrays.biases + 1, arrays.biases + sizes.layers},
+                    arrays.control,
+                    arrays.control_bias};
+        }
+        Weights<float> weights;
+        Buffer<float> symbols;  // [V, 4 ph], the first bias included
+    };
+
+    static Buffer<float> copied(const float* from, long size) {
+        Buffer<float> buffer(size);
+        copy<float>(buffer.data(), from, size);
+        return buffer;
+    }
+
+    // A matrix [rows, columns], packed as its transpose
+    static Packed<float> transposed(const float* raw, long rows, long columns, long padded_rows, long padded_columns) {
+        Packed<float> packed(padded_columns, padded_rows);
+        for (long i = 0; i < rows; ++i) {
+            for (long j = 0; j < columns; ++j) packed.set(j, i, raw[i * columns + j]);
+        }
+        return packed;
+    }
+
+    const Sizes sizes;
+    const long V;
+    const float e;
+    const Cell encoder, decoder;
+    const long ph, pm, po, pv;
+    const Buffer<float> hidden0, cell0;
+    const Packed<float> output, logits;
+    Buffer<float> output_bias, logits_bias;
+};
+
+// What the read-out says about the next symbol.
+struct Guess {
+    std::int32_t symbol;
+    float margin;  // by how much its logit exceeds the second best
+};
+
+// How far a model has got with a string
+class Stream {
+   public:
+    explicit Stream(std::shared_ptr<const StreamModel> model)
+        : model_(std::move(model)), z_(4 * model_->ph), value_(model_->pm), gates_(padded<float>(2)), o_(model_->po),
+          scores_(model_->pv), elements_(model_->sizes.width) {
+        for (long k = 0; k < model_->sizes.layers; ++k) {
+            sources_.emplace_back(model_->encoder.weights.source(k));
+            cells_.emplace_back(model_->ph);
+        }
+        reset();
+    }
+
+    // The same place in the same string, from which the two go on for themselves
+    Stream(const Stream& other)
+        : model_(other.model_), z_(4 * model_->ph), value_(model_->pm), gates_(padded<float>(2)), o_(model_->po),
+          scores_(model_->pv), height_(other.height_), push_(other.push_), pop_(other.pop_), decoding_(other.decoding_),
+          elements_(other.elements_) {
+        for (long k = 0; k < model_->sizes.layers; ++k) {
+            sources_.push_back(StreamModel::copied(other.sources_[k].data(), model_->encoder.weights.source(k)));
+            cells_.push_back(StreamModel::copied(other.cells_[k].data(), model_->ph));
+        }
+        std::copy(std::begin(other.nearest_), std::end(other.nearest_), nearest_);
+        std::copy(std::begin(other.last_), std::end(other.last_), last_);
+    }
+    Stream& operator=(const Stream&) = delete;
+
+    const std::shared_ptr<const StreamModel>& model() const { return model_; }
+
+    // Back to the trained h_0 and c_0, an empty read and an empty stack
+    void reset() {
+        const long H = model_->sizes.hidden;
+        for (long k = 0; k < model_->sizes.layers; ++k) {
+            clear<float>(sources_[k].data(), model_->encoder.weights.source(k));
+            copy<float>(hidden(k), model_->hidden0.data() + k * H, H);
+            copy<float>(cells_[k].data(), model_->cell0.data() + k * H, H);
+        }
+        height_ = 0;
+        elements_.clear();
+        std::fill(std::begin(nearest_), std::end(nearest_), std::numeric_limits<double>::infinity());
+        std::fill(std::begin(last_), std::end(last_), std::numeric_limits<double>::infinity());
+    }
+
+    bool knows(std::int32_t symbol) const { return symbol >= 0 && symbol < model_->V; }
+
+    void step(bool decoding, std::int32_t symbol) {
+        const StreamModel::Cell& cell = decoding ? model_->decoder : model_->encoder;
+        const Weights<float>& weights = cell.weights;
+        const long top = model_->sizes.layers - 1, ph = model_->ph, pm = model_->pm;
+        for (int gate = 0; gate < 2; ++gate) {  // what the step before did to the stack is read from here on
+            double& nearest = nearest_[2 * decoding_ + gate];
+            nearest = std::min(nearest, last_[gate]);
+        }
+        for (long k = 0; k <= top; ++k) {
+            copy<float>(z_.data(), k == 0 ? cell.symbols.data() + symbol * 4 * ph : weights.biases[k - 1].data(), 4 * ph);
+            if (k > 0) copy<float>(sources_[k].data(), hidden(k - 1), ph);
+            multiply<float>(1, z_.data(), 0, sources_[k].data(), 0, weights.recurrent[k], true);
+            lstm_cell<float>(z_.data(), z_.data(), cells_[k].data(), hidden(k), ph);
+        }
+        gate_inputs<float>(weights, hidden(top), nullptr, gates_.data());
+        for (int gate = 0; gate < 2; ++gate) last_[gate] = std::abs(double(gates_[gate]));
+        decoding_ = decoding;
+        sigmoid_all<float>(gates_.data(), 2);
+        push_ = stretched_gate<float>(gates_[0], model_->e);
+        pop_ = stretched_gate<float>(gates_[1], model_->e);
+        copy<float>(value_.data(), weights.value_bias.data(), pm);
+        multiply<float>(1, value_.data(), 0, hidden(top), 0, weights.value, true);
+        tanh_all<float>(value_.data(), pm);
+        stack();
+    }
+
+    // The most probable next symbol
+    Guess guess() {
+        copy<float>(o_.data(), model_->output_bias.data(), model_->po);
+        multiply<float>(1, o_.data(), 0, hidden(model_->sizes.layers - 1), 0, model_->output, true);
+        tanh_all<float>(o_.data(), model_->po);
+        copy<float>(scores_.data(), model_->logits_bias.data(), model_->pv);
+        multiply<float>(1, scores_.data(), 0, o_.data(), 0, model_->logits, true);
+        Guess best{0, 0};
+        float second = -std::numeric_limits<float>::infinity();
+        for (long v = 1; v < model_->V; ++v) {
+            if (scores_[v] > scores_[best.symbol]) {
+                second = scores_[best.symbol];
+                best.symbol = static_cast<std::int32_t>(v);
+            } else if (scores_[v] > second) {
+                second = scores_[v];
+            }
+        }
+        best.margin = scores_[best.symbol] - second;
+        return best;
+    }
+
+    // What an observer may see: push, pop, height and number of elements; the top layer's hidden state; the read
+    void look(double* numbers, float* hidden_out, float* read) {
+        numbers[0] = push_;
+        numbers[1] = pop_;
+        numbers[2] = height_;
+        numbers[3] = static_cast<double>(elements_.size());
+        copy<float>(hidden_out, hidden(model_->sizes.layers - 1), model_->sizes.hidden);
+        copy<float>(read, sources_[0].data(), model_->sizes.width);
+    }
+
+    // How near to 0 the gates' pre-activations have come since `reset`: the encoder's push and pop, the decoder's. The
+    // last step's are left out, since nothing depends on them yet.
+    void nearest(double* four) const { std::copy(std::begin(nearest_), std::end(nearest_), four); }
+
+   private:
+    float* hidden(long k) { return sources_[k].data() + model_->encoder.weights.below(k); }
+
+    // Pop, push, read; the equations are in stack.h.
+    void stack() {
+        const double level = level_after_pop(height_, pop_);
+        elements_.keep(first_below(elements_, elements_.size() - 1, level) + 1);
+        elements_.push(level, value_.data());
+        height_ = level + push_;
+        float* const read = sources_[0].data();
+        clear<float>(read, model_->sizes.width);
+        walk_read(elements_, elements_.size() - 1, height_, [&](long i, double alpha, bool, long) {
+            add_scaled<float>(read, static_cast<float>(alpha), elements_.value(i), model_->sizes.width);
+        });
+    }
+
+    const std::shared_ptr<const StreamModel> model_;
+    // the state, and scratch
+    std::vector<Buffer<float>> sources_, cells_;
+    Buffer<float> z_, value_, gates_, o_, scores_;
+    double height_ = 0;
+    float push_ = 0, pop_ = 0;
+    double nearest_[4], last_[2];
+    bool decoding_ = false;
+    Elements elements_;
+};
+
+}  // namespace stackrev

@@ -1,0 +1,71 @@
+"""The one place that chooses between plain torch and compiled kernels. Importing it does not import torch.
+
+Compiled kernels are used where they can be: on the CPU, in float32 or float64, if they have been compiled. `using`
+forces a choice, for tests, benchmarks and comparisons::
+
+    with stackrev.kernels.using("torch"):
+        reads, state = neural_stack(values, push, pop)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from stackrev.errors import NativeError
+from stackrev.kernels.cpu import library
+
+Implementation = Literal["torch", "compiled"]
+
+
+class _Forced(threading.local):
+    implementation: Implementation | None = None
+
+
+_forced = _Forced()  # a thread-local, since torch.compile cannot trace a context variable
+
+
+@contextmanager
+def using(implementation: Implementation) -> Iterator[None]:
+    """Force an implementation for what this thread calls inside the `with` block.
+
+    What was called inside is differentiated by the same implementation, wherever its backward pass runs. A function
+    that `torch.compile` has compiled keeps the choice that held when it was compiled.
+
+    Args:
+        implementation: `"torch"` for plain torch. `"compiled"` for the compiled kernels: a call that they cannot take
+            is then an error, where it would otherwise go to plain torch.
+
+    Raises:
+        NativeError: There are no compiled kernels here.
+        ValueError: There is no such implementation.
+    """
+    if implementation not in ("torch", "compiled"):
+        raise ValueError(f'no such implementation: {implementation!r}; there are "torch" and "compiled"')
+    if implementation == "compiled" and not library.available():
+        raise NativeError(library.NATIVE.missing)
+    before = _forced.implementation
+    _forced.implementation = implementation
+    try:
+        yield
+    finally:
+        _forced.implementation = before
+
+
+def forced() -> Implementation | None:
+    """What `using` has forced in this thread, if anything."""
+    return _forced.implementation
+
+
+def available() -> bool:
+    """Whether compiled kernels are used where they can be."""
+    return _forced.implementation != "torch" and library.available()
+
+
+def describe() -> str:
+    """One line for people: which kernels are used, or why none are and how to get them."""
+    if _forced.implementation == "torch":
+        return "plain torch: forced by using('torch')"
+    return library.describe()
