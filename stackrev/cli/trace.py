@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from stackrev.evaluation.columns import FAINT, Columns
 from stackrev.tasks.text import visible
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace
 
-FAINT = 0.005
-"""What is left of an element below this is not shown."""
 MOST_ELEMENTS = 16
 """The most elements that a line of plain columns shows."""
 NARROW = 72
@@ -28,44 +28,60 @@ _PUSH, _POP, _READ, _DIM, _RESET = "\x1b[32m", "\x1b[35m", "\x1b[1m", "\x1b[2m",
 
 def steps(trace: Trace) -> Iterator[dict[str, Any]]:
     """Each step as a JSON object; `stack` is from the top down."""
-    for number, stack in enumerate(trace.stacks()):
-        writing = number - trace.encoder_steps
-        yield {
-            "step": number + 1,
-            "phase": "read" if writing < 0 else "write",
-            "fed": trace.fed[number],
-            "written": None if writing < 0 else trace.written[writing],
-            "push": round(trace.push[number], 6),
-            "pop": round(trace.pop[number], 6),
-            "height": round(stack[-1].top if stack else 0.0, 6),
-            "read": trace.reads[number],
-            "stack": [
-                {
-                    "symbol": trace.stored[each.step],
-                    "step": each.step + 1,
-                    "bottom": round(each.bottom, 6),
-                    "strength": round(each.strength, 6),
-                    "read": round(each.read, 6),
-                }
-                for each in reversed(stack)
-                if each.strength >= FAINT
-            ],
-        }
+    columns = trace.columns()
+    for number in range(len(columns)):
+        yield _step(trace, columns, number)
+
+
+def _step(trace: Trace, columns: Columns, number: int, most: int | None = None) -> dict[str, Any]:
+    """A step, with at most so many elements of its stack."""
+    writing = number - trace.encoder_steps
+    held = (each for each in columns.elements(number) if each.strength >= FAINT)
+    return {
+        "step": number + 1,
+        "phase": "read" if writing < 0 else "write",
+        "fed": trace.fed[number],
+        "written": None if writing < 0 else trace.written[writing],
+        "push": round(trace.push[number], 6),
+        "pop": round(trace.pop[number], 6),
+        "height": round(columns.heights[number], 6),
+        "read": trace.reads[number],
+        "stack": [
+            {
+                "symbol": trace.stored[each.step],
+                "step": each.step + 1,
+                "bottom": round(each.bottom, 6),
+                "strength": round(each.strength, 6),
+                "read": round(each.read, 6),
+            }
+            for each in itertools.islice(held, most)
+        ],
+    }
 
 
 def plain(trace: Trace) -> Iterator[str]:
     """Aligned columns, without a terminal."""
-    rows = [("step", "phase", "symbol", "push", "pop", "height", "read", "stack, top first")]
-    for step in steps(trace):
-        top, more = step["stack"][:MOST_ELEMENTS], len(step["stack"]) - MOST_ELEMENTS
-        held = [f"{_mark(each['symbol'])}:{each['strength']:.2f}" for each in top] + [f"+{more}"] * (more > 0)
-        numbers = [f"{step[key]:.2f}" for key in ("push", "pop", "height")]
-        rows.append(
-            (str(step["step"]), step["phase"], _mark(_symbol(step)), *numbers, _mark(step["read"]), " ".join(held))
-        )
-    widths = [max(map(_cells, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    # The widths are those of the widest cells, so there are two passes; neither keeps what the steps hold.
+    widths = [0] * len(_HEADER)
+    for row in _rows(trace):
+        widths = [max(width, _cells(cell)) for width, cell in zip(widths, row, strict=True)]
+    for row in _rows(trace):
         yield "  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+_HEADER = ("step", "phase", "symbol", "push", "pop", "height", "read", "stack, top first")
+
+
+def _rows(trace: Trace) -> Iterator[tuple[str, ...]]:
+    """The cells of the plain columns, the header first."""
+    yield _HEADER
+    columns = trace.columns()
+    for number in range(len(columns)):
+        step = _step(trace, columns, number, MOST_ELEMENTS)
+        more = columns.count(number) - MOST_ELEMENTS
+        held = [f"{_mark(each['symbol'])}:{each['strength']:.2f}" for each in step["stack"]] + [f"+{more}"] * (more > 0)
+        numbers = [f"{step[key]:.2f}" for key in ("push", "pop", "height")]
+        yield (str(step["step"]), step["phase"], _mark(_symbol(step)), *numbers, _mark(step["read"]), " ".join(held))
 
 
 def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
@@ -77,20 +93,21 @@ def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
         colour: Whether colours may be used; strengths are shaded either way.
     """
     wide = width >= NARROW
-    every = list(steps(trace))
+    columns = trace.columns()
     symbols = max(_cells(_mark(each)) for each in (*trace.fed, *trace.written, *trace.reads))
-    numbers = len(str(len(every)))
+    numbers = len(str(len(columns)))
 
     def paint(text: str, style: str) -> str:
         return f"{style}{text}{_RESET}" if colour else text
 
     if wide:
-        columns = [" " * numbers, _pad("symbol", 7 + symbols), _pad("push", 11), _pad("pop", 11)]
-        left = "  ".join([*columns, _pad("read", max(4, symbols)), "stack, top first"])
+        heads = [" " * numbers, _pad("symbol", 7 + symbols), _pad("push", 11), _pad("pop", 11)]
+        left = "  ".join([*heads, _pad("read", max(4, symbols)), "stack, top first"])
     else:
         left = " ".join([_pad("", 1 + symbols), "+", "-", _pad("r", symbols), "stack"])
     yield paint(left[:width], _DIM)
-    for step in every:
+    for number in range(len(columns)):
+        step = _step(trace, columns, number, width)  # an element takes more than one column
         writing = step["phase"] == "write"
         symbol, read = _pad(_mark(_symbol(step)), symbols), _mark(step["read"])
         if wide:
@@ -104,19 +121,24 @@ def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
             levels = [paint(_level(step[key]), style) for key, style in (("push", _PUSH), ("pop", _POP))]
             start = " ".join([(">" if writing else "<") + symbol, *levels, _pad(read, symbols), ""])
             used = 1 + symbols + 1 + 4 + symbols + 1
-        yield (start + _stack(step["stack"], max(6, width - used), colour)).rstrip()
+        yield (start + _stack(step["stack"], columns.count(number), max(6, width - used), colour)).rstrip()
 
 
 def page(trace: Trace) -> str:
-    """One page that steps through the run, and needs nothing but itself."""
+    """One page that steps through the run, and needs nothing but itself.
+
+    It holds what each step did, and works out from that what is on the stack: its size is linear in the steps.
+    """
     data = {
         "text": "".join(trace.fed[1 : trace.encoder_steps]),
         "written": "".join(trace.written),
-        "steps": [
-            {**step, **{key: None if step[key] is None else _mark(step[key]) for key in ("fed", "written", "read")}}
-            | {"stack": [{**each, "symbol": _mark(each["symbol"])} for each in step["stack"]]}
-            for step in steps(trace)
-        ],
+        "fed": [_mark(each) for each in trace.fed],
+        "writes": [_mark(each) for each in trace.written],
+        "push": trace.push,
+        "pop": trace.pop,
+        "stored": [_mark(each) for each in trace.stored],
+        "reads": [_mark(each) for each in trace.reads],
+        "faint": FAINT,
     }
     template = resources.files("stackrev.cli").joinpath("trace.html").read_text(encoding="utf-8")
     # inside <script>, "</script>" and "<!--" would be read as markup
@@ -135,12 +157,12 @@ def _mark(symbol: str) -> str:
     return "␣" if symbol == " " else visible(symbol)
 
 
-def _stack(elements: list[dict[str, Any]], room: int, colour: bool) -> str:
-    """As many elements as there is room for; what is read is bold, what is not shown is counted."""
+def _stack(elements: list[dict[str, Any]], count: int, room: int, colour: bool) -> str:
+    """As many of `count` elements as there is room for; what is read is bold, what is not shown is counted."""
     parts: list[str] = []
     for place, each in enumerate(elements):
         mark, strength = _mark(each["symbol"]), each["strength"]
-        left = len(elements) - place
+        left = count - place
         needed = _cells(mark) + 2
         if room - needed < (len(f"+{left - 1}") if left > 1 else 0):
             parts.append(f"+{left}")

@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from stackrev.evaluation.columns import Columns, Element
 from stackrev.evaluation.decoding import greedy
 from stackrev.models.reversers import StackLSTMReverser
 from stackrev.structures.recurrence import StackLSTMState
 from stackrev.structures.stack import StackState
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
-
-
-class Element(NamedTuple):
-    """What is left of what one step has pushed.
-
-    Attributes:
-        step: The step that pushed it, from 0.
-        bottom: The height at which it begins.
-        top: The height at which it ends.
-        read: How much of it is within the read, the topmost unit of height.
-    """
-
-    step: int
-    bottom: float
-    top: float
-    read: float
-
-    @property
-    def strength(self) -> float:
-        """What is left of it."""
-        return self.top - self.bottom
 
 
 class Trace(NamedTuple):
@@ -61,38 +41,9 @@ class Trace(NamedTuple):
         """How many of the steps are the encoder's."""
         return len(self.fed) - len(self.written)
 
-    @property
-    def strengths(self) -> tuple[tuple[float, ...], ...]:
-        """After each step, the strength of every element pushed so far, the first pushed first."""
-        table = []
-        for step, stack in enumerate(self.stacks()):
-            row = [0.0] * (step + 1)
-            for element in stack:
-                row[element.step] = element.strength
-            table.append(tuple(row))
-        return tuple(table)
-
-    def stacks(self) -> Iterator[list[Element]]:
-        """The column of liquid after each step, from the bottom up; what has been popped whole is not in it."""
-        return columns(self.push, self.pop)
-
-
-def columns(push: Sequence[float], pop: Sequence[float]) -> Iterator[list[Element]]:
-    """A stack after each step, from the strengths alone; the equations are in `stack.py`."""
-    pushed: list[tuple[int, float]] = []  # each element's step and bottom: it ends where the next one begins
-    height = 0.0
-    for step, (d, u) in enumerate(zip(push, pop, strict=True)):
-        level = max(0.0, height - u)
-        while pushed and pushed[-1][1] >= level:
-            pushed.pop()
-        height = level + d
-        if d > 0:
-            pushed.append((step, level))
-        ends = [*(bottom for _, bottom in pushed), height][1:]
-        yield [
-            Element(at, bottom, top, max(0.0, top - max(bottom, height - 1)))
-            for (at, bottom), top in zip(pushed, ends, strict=True)
-        ]
+    def columns(self) -> Columns:
+        """The column of liquid after each step."""
+        return Columns(self.push, self.pop)
 
 
 def trace(model: StackLSTMReverser, text: str) -> Trace:
@@ -126,13 +77,14 @@ def trace(model: StackLSTMReverser, text: str) -> Trace:
             push = [*encoded.push[:, 0].tolist(), *decoded.push[:, 0].tolist()]
             pop = [*encoded.pop[:, 0].tolist(), *decoded.pop[:, 0].tolist()]
             values = decoded.state.stack.values[:, 0]  # [T, M]
-            stacks = list(columns(push, pop))
-            reads = torch.stack([_read(values, stack) for stack in stacks])
+            columns = Columns(push, pop)
+            inside = [columns.read(step) for step in range(len(columns))]
+            reads = torch.stack([_read(values, elements) for elements in inside])
             stored, read = (_said(model, each, encoded.state) for each in (values, reads))
     finally:
         model.train(training)
     # What the network did write, it wrote for what it had read one step before: that goes before what it would have.
-    main = [max(stack, key=_read_of, default=None) for stack in stacks]
+    main = [max(elements, key=_read_of, default=None) for elements in inside]
     answered = range(len(source) - 1, len(source) - 1 + len(written))
     for step, symbol in zip(answered, written, strict=True):
         read[step] = symbol
@@ -159,11 +111,10 @@ def _read_of(element: Element) -> float:
     return element.read
 
 
-def _read(values: Tensor, stack: Sequence[Element]) -> Tensor:
+def _read(values: Tensor, elements: Sequence[Element]) -> Tensor:
     """What a stack reads, [M], of the values [T, M] that its steps have pushed."""
-    inside = [each for each in stack if each.read > 0]
-    shares = torch.tensor([each.read for each in inside], dtype=values.dtype, device=values.device)
-    return shares @ values[[each.step for each in inside]]
+    shares = torch.tensor([each.read for each in elements], dtype=values.dtype, device=values.device)
+    return shares @ values[[each.step for each in elements]]
 
 
 def _said(model: StackLSTMReverser, reads: Tensor, state: StackLSTMState) -> list[int]:

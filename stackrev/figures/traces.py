@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stackrev.evaluation.columns import FAINT
 from stackrev.figures import style
 
 if TYPE_CHECKING:
@@ -11,10 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from stackrev.evaluation.traces import Trace
-
-
-FAINT = 0.005
-"""An element of which less than this is left is not drawn above all others."""
 
 
 def gates(trace: Trace, *, title: str | None = None) -> Figure:
@@ -75,14 +72,16 @@ def contents(trace: Trace, *, title: str | None = None) -> Figure:
 
 
 def _table(trace: Trace) -> list[list[float]]:
-    """The strength of each element, a row an element and a column a step, without rows that hold next to nothing."""
+    """The strength of each element, a row an element and a column a step, up to the last that is more than faint."""
+    steps = len(trace.fed)
     nothing = float("nan")  # drawn as the paper: an element that is not yet there, or no longer
-    strengths = trace.strengths
-    rows = [
-        [step[row] if row < len(step) and step[row] > 0 else nothing for step in strengths]
-        for row in range(len(strengths))
-    ]
-    held = max((row for row, values in enumerate(rows) if any(value > FAINT for value in values)), default=0)
+    rows = [[nothing] * steps for _ in range(steps)]
+    held, columns = 0, trace.columns()
+    for step in range(steps):
+        for element in columns.elements(step):
+            rows[element.step][step] = element.strength
+            if element.strength > FAINT:
+                held = max(held, element.step)
     return rows[: held + 1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import tracemalloc
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from stackrev.cli import trace as shown
 from stackrev.config import ModelConfig
-from stackrev.evaluation.traces import Trace, columns, trace
+from stackrev.evaluation.columns import FAINT, Columns
+from stackrev.evaluation.traces import Trace, trace
 from stackrev.models.reversers import StackLSTMReverser
 from stackrev.structures.stack import neural_stack_torch
 
@@ -27,17 +29,18 @@ def hello() -> Trace:
 
 
 def test_the_paper_s_example():
-    *_, last = columns([0.8, 0.5, 0.9], [0.0, 0.1, 0.9])
+    last = Columns([0.8, 0.5, 0.9], [0.0, 0.1, 0.9]).elements(2)
     assert [(each.step, round(each.strength, 9), round(each.read, 9)) for each in last] == [
-        (0, 0.3, 0.1),
         (2, 0.9, 0.9),
+        (0, 0.3, 0.1),
     ]
 
 
 @given(st.lists(st.tuples(STRENGTHS, STRENGTHS), min_size=1, max_size=12))
 def test_columns_are_the_stack_s_equations(gates):
     push, pop = zip(*gates, strict=True)
-    last = list(columns(push, pop))[-1]
+    columns = Columns(push, pop)
+    last = list(columns.elements(len(push) - 1))[::-1]
     d, u = (torch.tensor(each, dtype=torch.float64)[:, None] for each in (push, pop))
     values = torch.eye(len(push), dtype=torch.float64)[:, None]  # so that the read is the share of each element
     reads, state = neural_stack_torch(values, d, u)
@@ -47,6 +50,8 @@ def test_columns_are_the_stack_s_equations(gates):
     assert torch.allclose(strengths, state.strengths[:, 0], atol=1e-12)
     assert torch.allclose(shares, reads[-1, 0], atol=1e-12)
     assert all(lower.top == upper.bottom for lower, upper in itertools.pairwise(last))
+    assert columns.read(len(push) - 1) == [each for each in last if each.read > 0]
+    assert columns.count(len(push) - 1) == sum(each.strength >= FAINT for each in last)
 
 
 def test_what_is_stored_and_read_is_what_the_network_writes(hello):
@@ -55,7 +60,7 @@ def test_what_is_stored_and_read_is_what_the_network_writes(hello):
     assert hello.stored[:5] == ("&", "h", "é", "日", "!")
     assert hello.reads[:5] == ("&", "h", "é", "日", "!")
     assert hello.reads[4:9] == hello.written
-    assert [len(each) for each in hello.stacks()] == [1, 2, 3, 4, 5, 4, 3, 2, 1, 0]
+    assert [hello.columns().count(step) for step in range(10)] == [1, 2, 3, 4, 5, 4, 3, 2, 1, 0]
     assert hello.reads[9] == ""
 
 
@@ -114,8 +119,39 @@ def test_bars_and_shades():
     assert shown._bar(0.53, 4) == "██▏·"
     assert [shown._level(each) for each in (0, 0.5, 1)] == ["·", "▄", "█"]
     elements = [{"symbol": each, "strength": s, "read": 0} for each, s in zip("abcd", (1, 0.6, 0.3, 0.1), strict=True)]
-    assert shown._stack(elements, 80, colour=False) == "a█ b▓ c▒ d░ "
-    assert shown._stack(elements, 8, colour=False) == "a█ b▓ +2"
+    assert shown._stack(elements, 4, 80, colour=False) == "a█ b▓ c▒ d░ "
+    assert shown._stack(elements, 4, 8, colour=False) == "a█ b▓ +2"
+
+
+def long_trace(characters: int) -> Trace:
+    """What a perfect network does with so many characters."""
+    text = tuple("ab"[n % 2] for n in range(characters))
+    written = (*text[::-1], "&")
+    return Trace(
+        fed=("$", *text, "|", *text[::-1]),
+        written=written,
+        push=(1.0,) * (characters + 1) + (0.0,) * (characters + 1),
+        pop=(0.0,) * (characters + 1) + (1.0,) * (characters + 1),
+        stored=("&", *text, *("&",) * (characters + 1)),
+        reads=("&", *text, *written),
+    )
+
+
+def test_a_page_is_linear_in_its_text():
+    small, middle, large = (len(shown.page(long_trace(characters))) for characters in (1_000, 2_000, 3_000))
+    assert large - middle == middle - small
+    assert large < 200_000
+
+
+@pytest.mark.parametrize("show", [shown.plain, lambda trace: shown.picture(trace, width=100, colour=True)])
+def test_a_long_trace_takes_little_memory(show):
+    found = long_trace(2_000)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in show(found)) == 4_003
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_control_character_is_shown_and_not_sent():

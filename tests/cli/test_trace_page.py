@@ -11,12 +11,15 @@ import shutil
 import subprocess
 import time
 from html.parser import HTMLParser
+from random import Random
 
 import pytest
 from handmade import handmade_reverser
+from test_trace import long_trace
 
 from stackrev.cli import trace as shown
-from stackrev.evaluation.traces import trace
+from stackrev.evaluation.columns import FAINT
+from stackrev.evaluation.traces import Trace, trace
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
@@ -52,7 +55,7 @@ def test_no_text_breaks_out_of_the_script(page):
     run = json.loads(data[1])
     assert run["text"] == TEXT
     assert run["written"] == WRITTEN
-    assert len(run["steps"]) == 2 * len(TEXT) + 2
+    assert len(run["fed"]) == len(run["push"]) == 2 * len(TEXT) + 2
 
 
 class Browser:
@@ -187,6 +190,41 @@ def test_the_column_is_to_scale(opened):
     for (upper, height, _), (lower, _, _) in itertools.pairwise(rects):
         assert upper + height == pytest.approx(lower)
     assert opened.ask("document.querySelectorAll('rect + text, rect ~ text').length") >= 4
+
+
+def test_the_page_works_out_the_column_as_we_do(browser, tmp_path):
+    random = Random(0)
+    gates = [[random.choice([0, 1, 0.003, random.random()]) for _ in range(80)] for _ in range(2)]
+    marks = tuple("x" * 80)
+    found = Trace(marks, marks[40:], *(tuple(map(float, each)) for each in gates), stored=marks, reads=marks)
+    path = tmp_path / "trace.html"
+    path.write_text(shown.page(found), encoding="utf-8")
+    browser.open(path.as_uri())
+    columns = found.columns()
+    for step in range(80):
+        theirs = browser.ask(f"[...elements({step})].map(each => [each.step, each.bottom, each.strength, each.read])")
+        ours = [each for each in columns.elements(step) if each.strength >= FAINT]
+        assert theirs == [[each.step + 1, each.bottom, each.strength, each.read] for each in ours]
+        assert browser.ask(f"height[{step}]") == columns.heights[step]
+
+
+def test_of_a_tall_column_only_what_is_seen_is_drawn(browser, tmp_path):
+    path = tmp_path / "trace.html"
+    path.write_text(shown.page(long_trace(2_000)), encoding="utf-8")
+    browser.open(path.as_uri())
+    rects = "document.querySelectorAll('rect').length"
+    assert browser.ask("show(2001); " + rects) < 200
+    assert browser.ask("document.getElementById('column-title').textContent").endswith("with 2001 elements")
+    first = "document.querySelector('rect + text').textContent"
+    assert browser.ask(first) == "b"
+    # scrolled to its lower end, the column shows what was pushed first
+    bottom = "document.querySelector('figure').scrollTop = 1e9; paint(); [...document.querySelectorAll('rect + text')]"
+    assert browser.ask(f"{bottom}.at(-1).textContent") == "&"
+    assert browser.ask(rects) < 200
+    opened = browser.ask("show(3); document.querySelector('#input .now').textContent")
+    assert opened == "b"
+    assert browser.ask("document.querySelectorAll('#input .done').length") == 2
+    assert browser.ask("show(4002); document.querySelectorAll('#input .done').length") == 2001
 
 
 def test_a_screen_reader_is_told(opened):

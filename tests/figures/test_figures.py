@@ -131,11 +131,17 @@ def test_a_trace_has_the_gates_and_the_stack_of_every_step():
     assert model.training
     assert found.fed[:5] == ("$", "a", "b", "$", "|")
     assert found.encoder_steps == 4
-    assert len(found.fed) == len(found.push) == len(found.pop) == len(found.strengths)
-    assert [len(step) for step in found.strengths] == list(range(1, len(found.fed) + 1))
+    strengths = [
+        [
+            {each.step: each.strength for each in found.columns().elements(step)}.get(place, 0.0)
+            for place in range(step + 1)
+        ]
+        for step in range(len(found.fed))
+    ]
+    assert len(found.fed) == len(found.push) == len(found.pop)
     assert 1 <= len(found.written) <= 4
     for step in range(len(found.fed)):
-        assert found.strengths[step][-1] == pytest.approx(found.push[step], abs=1e-6)
+        assert strengths[step][-1] == pytest.approx(found.push[step], abs=1e-6)
     # what is on the stack after the encoder is what all steps at once leave there
     from stackrev.tasks.batches import make_batch
 
@@ -143,7 +149,7 @@ def test_a_trace_has_the_gates_and_the_stack_of_every_step():
     model.eval()
     with torch.no_grad():
         state = model.encode(batch.source, batch.steps)
-    assert found.strengths[3] == pytest.approx(state.stack.strengths[:, 0].tolist(), abs=1e-6)
+    assert strengths[3] == pytest.approx(state.stack.strengths[:, 0].tolist(), abs=1e-6)
 
 
 def test_a_trace_of_nothing():
