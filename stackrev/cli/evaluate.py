@@ -93,7 +93,7 @@ def evaluate(
         found = [len(each) for each in strings]
         asked = LengthRange(minimum=min(found), maximum=max(found))
 
-    from stackrev.evaluation.scoring import score
+    from stackrev.evaluation.scoring import score, symbols_of
 
     names = model or [DEFAULT_MODEL]
     checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir) for name in names]
@@ -102,7 +102,7 @@ def evaluate(
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")
     results = []
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        with progress(name, total=len(strings), quiet=quiet) as advance:
+        with progress(name, total=symbols_of(strings), quiet=quiet) as advance:
             results.append((name, score(checkpoint.model, strings, margins=margins, on_progress=advance)))
     if json:
         used = None if data else seed

@@ -162,7 +162,7 @@ def lengths(
 
     import torch
 
-    from stackrev.evaluation.scoring import score
+    from stackrev.evaluation.scoring import score, symbols_of
     from stackrev.tasks.batches import sample_strings
 
     figures.require()
@@ -176,7 +176,7 @@ def lengths(
     for name in names:
         checkpoint = load_model(name)
         trained = trained or checkpoint.config.data.lengths
-        with progress(name, total=len(strings), quiet=quiet) as advance:
+        with progress(name, total=symbols_of(strings), quiet=quiet) as advance:
             each = score(checkpoint.model, strings, on_progress=advance).by_length().values()
         kind = checkpoint.config.model.kind
         scores[kind if kind not in scores else name] = figures.lengths.LengthScores(

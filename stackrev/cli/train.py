@@ -102,6 +102,8 @@ def train(
     config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
     folder = output or Path("runs") / f"{config.model.kind}-seed{config.training.seed}"
 
+    from stackrev.evaluation.scoring import symbols_of
+    from stackrev.tasks.batches import held_out
     from stackrev.training.runs import Run, measure
 
     if resume:
@@ -116,7 +118,8 @@ def train(
             complain("note", f"stopped after {run.trainer.progress.batch} batches and saved in {folder}")
             complain("hint", f"stackrev train --resume --output {shlex.quote(str(folder))} goes on")
         raise typer.Exit(130)
-    with progress("scoring the saved file", total=2 * run.config.data.held_out_samples, quiet=quiet) as advance:
+    total = sum(map(symbols_of, held_out(run.config.data)))
+    with progress("scoring the saved file", total=total, quiet=quiet) as advance:
         scores = measure(folder, on_progress=advance)
     if json:
         print_json(_result(run, scores))

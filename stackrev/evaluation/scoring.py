@@ -28,6 +28,8 @@ from stackrev.tasks.batches import Batch, held_out, make_batch
 
 BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
+_PIECE = 1 << 15
+"""How many symbols of one long string are scored between two reports of progress."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def score_held_out(
     Args:
         model: The model.
         data: What is held out.
-        on_progress: Called with how many more strings have been scored, of `2 * data.held_out_samples`.
+        on_progress: As for `score`, over both sets.
 
     Returns:
         For each range of lengths, such as "65-128", an object with `coarse`, `fine`, `samples` and `seed`.
@@ -138,7 +140,8 @@ def score(
         model: The model; its mode is put back afterwards.
         strings: At least one string of symbol ids.
         margins: Whether to measure the margins too; of a stack-LSTM alone.
-        on_progress: Called after each batch with the number of strings scored in it.
+        on_progress: Called with the number of symbols that have been gone through since the last call, each string's
+            and its target's; `symbols_of` tells how many there are in all.
 
     Raises:
         ValueError: There are no strings, or margins of another model are asked for.
@@ -149,22 +152,26 @@ def score(
         raise ValueError("only a stack-lstm has margins")
     correct = [0] * len(strings)
     nearest: list[Margins] = []
+    report = on_progress or (lambda _: None)
     training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for places in _group([len(each) for each in strings]):
                 group = [strings[place] for place in places]
-                counts, found = _correct(model, group, margins=margins)
+                counts, found = _correct(model, group, margins=margins, report=report)
                 nearest += found
                 for place, count in zip(places, counts, strict=True):
                     correct[place] = count
-                if on_progress is not None:
-                    on_progress(len(places))
     finally:
         model.train(training)
     least = Margins(*map(min, *map(astuple, nearest), (math.inf,) * 5)) if nearest else None
     return Scores(tuple(correct), tuple(len(each) for each in strings), least)
+
+
+def symbols_of(strings: Sequence[Tensor]) -> int:
+    """How many symbols `score` goes through: each string with its marker, and its target."""
+    return sum(2 * len(string) + 2 for string in strings)
 
 
 def correct_symbols(model: Reverser[Any], batch: Batch) -> list[int]:
@@ -176,7 +183,9 @@ def correct_symbols(model: Reverser[Any], batch: Batch) -> list[int]:
     return counts
 
 
-def _correct(model: Reverser[Any], strings: Sequence[Tensor], *, margins: bool) -> tuple[list[int], list[Margins]]:
+def _correct(
+    model: Reverser[Any], strings: Sequence[Tensor], *, margins: bool, report: Callable[[int], object]
+) -> tuple[list[int], list[Margins]]:
     """`correct_symbols`, longest first, and the margins if they are wanted.
 
     By the compiled kernels, string by string, if they are there, and margins are wanted or a string is too long for a
@@ -184,10 +193,11 @@ def _correct(model: Reverser[Any], strings: Sequence[Tensor], *, margins: bool) 
     """
     if isinstance(model, StackLSTMReverser) and kernels.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
         stream = model.stream()
-        streamed = [_stream(stream, string.tolist(), _saturation(model)) for string in strings]
+        streamed = [_stream(stream, string.tolist(), _saturation(model), report) for string in strings]
         return [right for right, _ in streamed], [margin for _, margin in streamed] if margins else []
     batch = make_batch(strings)
     correct = correct_symbols(model, batch)
+    report(symbols_of(strings))
     return correct, [_margins(model, batch, correct)] if margins and isinstance(model, StackLSTMReverser) else []
 
 
@@ -197,13 +207,29 @@ def _saturation(model: StackLSTMReverser) -> float:
     return math.log((1 + stretch) / stretch) if stretch else math.inf
 
 
-def _stream(stream: Stream, symbols: list[int], saturation: float) -> tuple[int, Margins]:
+def _stream(
+    stream: Stream, symbols: list[int], saturation: float, report: Callable[[int], object]
+) -> tuple[int, Margins]:
     """`correct_symbols` and the margins of one string, in memory that holds its stack and no more."""
     stream.reset()
-    stream.encode([vocabulary.START, *symbols])
-    found = stream.score(vocabulary.SEPARATOR, vocabulary.target_ids(symbols))
+    source, target = [vocabulary.START, *symbols], vocabulary.target_ids(symbols)
+    for start in range(0, len(source), _PIECE):
+        piece = source[start : start + _PIECE]
+        stream.encode(piece)
+        report(len(piece))
+    right, margin = 0, math.inf
+    while right < len(target):
+        piece = target[right : right + _PIECE]
+        found = stream.score(target[right - 1] if right else vocabulary.SEPARATOR, piece)
+        right, margin = right + found.right, min(margin, found.margin)
+        if found.right < len(
+            piece
+        ):  # the rest of the target is not gone through: report it with the piece of the error
+            report(len(target) - right + found.right)
+            break
+        report(len(piece))
     encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in stream.nearest())
-    return found.right, Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, found.margin)
+    return right, Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, margin)
 
 
 def _margins(model: StackLSTMReverser, batch: Batch, correct: Sequence[int]) -> Margins:

@@ -192,7 +192,7 @@ def measure(folder: Path, *, on_progress: Callable[[int], object] | None = None)
 
     Args:
         folder: The checkpoint.
-        on_progress: Called with the number of strings scored, as often as some have been.
+        on_progress: As for `score`, over both sets.
 
     Returns:
         The scores of each range of lengths, such as "65-128".

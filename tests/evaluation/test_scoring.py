@@ -113,7 +113,24 @@ def test_results_are_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None
     scores = score(Scripted(answers), [string(each) for each in texts], on_progress=sizes.append)  # type: ignore[arg-type]
     assert scores == Scores(expected, (3, 0, 5, 1, 4, 2, 5))
     assert len(sizes) > 3
-    assert sum(sizes) == 7
+    assert sum(sizes) == scoring.symbols_of([string(each) for each in texts]) == 2 * (20 + 7)
+
+
+@pytest.mark.skipif(not available(), reason="needs compiled kernels")
+@pytest.mark.parametrize("right", [True, False])
+def test_progress_is_told_within_a_long_string_too(right: bool) -> None:
+    model = (
+        handmade_reverser()
+        if right
+        else StackLSTMReverser(ModelConfig(hidden_size=4, stack_width=4), torch.Generator().manual_seed(0))
+    )
+    strings = sample_strings(LengthRange(minimum=100_000, maximum=100_000), 2, torch.Generator().manual_seed(0))
+    sizes: list[int] = []
+    assert score(model, strings, margins=True, on_progress=sizes.append).perfect == right
+    assert sum(sizes) == scoring.symbols_of(strings)
+    assert len(sizes) >= (12 if right else 8)
+    if right:
+        assert max(sizes) < 50_000
 
 
 def test_no_strings() -> None:

@@ -14,7 +14,9 @@ import torch
 
 from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, ModelKind, TrainingConfig
 from stackrev.errors import CheckpointError, TrainingError
+from stackrev.evaluation.scoring import symbols_of
 from stackrev.storage import checkpoints
+from stackrev.tasks.batches import held_out
 from stackrev.training import runs
 from stackrev.training.runs import Run
 from stackrev.training.trainer import BatchEvent, Trainer
@@ -144,7 +146,7 @@ def test_measure_scores_the_file_and_records_it(tmp_path):
     Run.start(tmp_path / "run", tiny()).train()
     counted = []
     scores = runs.measure(tmp_path / "run", on_progress=counted.append)
-    assert sum(counted) == 10
+    assert sum(counted) == sum(map(symbols_of, held_out(tiny().data)))
     recorded = checkpoints.load_config(tmp_path / "run")[1]
     assert recorded == {name: runs.summary(each, 0) for name, each in scores.items()}
 
