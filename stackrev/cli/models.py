@@ -209,11 +209,12 @@ def _find(name: str, cache_dir: Path | None, offline: bool, quiet: bool) -> Path
 
 def _evaluate(folder: Path, *, on_progress: Any) -> Mapping[str, Any]:
     """The scores of a checkpoint on its own held-out strings."""
-    from stackrev.evaluation.scoring import score_held_out
+    from stackrev.evaluation.scoring import score_held_out, symbols_of
     from stackrev.storage import checkpoints
+    from stackrev.tasks.batches import held_out
 
     checkpoint = checkpoints.load(folder)
-    done, total = 0, 2 * checkpoint.config.data.held_out_samples
+    done, total = 0, sum(map(symbols_of, held_out(checkpoint.config.data)))
 
     def count(advance: int) -> None:
         nonlocal done
