@@ -52,14 +52,9 @@ def gamma(count: int) -> arb:
     return (count * UNIT / (1 - count * UNIT)).upper()
 
 
-def symmetric(radius: arb) -> arb:
-    """The ball around 0 with this radius."""
-    return arb(0, radius)
-
-
 def noisy(matrix: np.ndarray, count: int) -> arb_mat:
     """The matrix whose entries are perturbed by so many roundings."""
-    factor = 1 + symmetric(gamma(count))
+    factor = 1 + arb(0, gamma(count))
     return arb_mat([[arb(float(entry)) * factor for entry in row] for row in matrix])
 
 
@@ -86,14 +81,14 @@ def tanh(x: arb) -> Interval:
 def lstm(z: list[arb], cell: list[Interval]) -> tuple[list[Interval], list[Interval]]:
     """The cell, c' = f c + i g and h' = o tanh(c'), for pre-activations z in the order i, f, g, o."""
     size, hidden, after = len(cell), [], []
-    three, two = symmetric(gamma(3)), symmetric(gamma(2))
+    three, two = arb(0, gamma(3)), arb(0, gamma(2))
     for j in range(size):
         i, f, o = sigmoid(z[j]), sigmoid(z[size + j]), sigmoid(z[3 * size + j])
         kept, new = product(f, cell[j]), product(i, tanh(z[2 * size + j]))
-        error = (abs(kept.ball()).upper() + abs(new.ball()).upper()) * three + symmetric(3 * UNDERFLOW)
+        error = (abs(kept.ball()).upper() + abs(new.ball()).upper()) * three + arb(0, 3 * UNDERFLOW)
         c = Interval((kept.lower + new.lower + error).lower(), (kept.upper + new.upper + error).upper())
         h = product(o, tanh(c.ball()))
-        error = abs(h.ball()).upper() * two + symmetric(2 * UNDERFLOW)
+        error = abs(h.ball()).upper() * two + arb(0, 2 * UNDERFLOW)
         after.append(c)
         hidden.append(Interval((h.lower + error).lower(), (h.upper + error).upper()))
     return hidden, after
@@ -180,6 +175,8 @@ class Checker:
         self.checksum = hashlib.sha256(data).hexdigest()
         if metadata.get("weights") != self.checksum:
             raise SystemExit("not proved: the certificate is about other weights")
+        if metadata.get("sha256") != digest(boxes):
+            raise SystemExit("not proved: the certificate is damaged")
         if not all(np.isfinite(tensor).all() for tensor in (*weights.values(), *boxes.values())):
             raise SystemExit("not proved: a weight or a bound is not finite")
         first = {kind: weights[f"initial_{kind}"][:, 0] for kind in ("hidden", "cell")}
@@ -269,6 +266,14 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The tensors and the metadata of a safetensors file."""
     with safe_open(path, framework="np") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+
+
+def digest(boxes: dict[str, np.ndarray]) -> str:
+    """The checksum of the boxes: of their names and shapes, and of their values in little-endian float64."""
+    found = hashlib.sha256()
+    for name, ends in sorted(boxes.items()):
+        found.update(f"{name} {list(ends.shape)}\n".encode() + ends.astype("<f8").tobytes())
+    return found.hexdigest()
 
 
 def main() -> None:
