@@ -1,25 +1,23 @@
-"""What commands share: options, models by name, notes, progress and tables."""
+"""What commands share: options, and models by name."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stackrev import __version__, kernels
+from stackrev.cli.output import Output
+from stackrev.cli.output import counted as counted
+from stackrev.cli.progress import Bar
 from stackrev.config import LengthRange, ModelKind
 from stackrev.errors import StackrevError
 
 if TYPE_CHECKING:
     from stackrev.storage.checkpoints import Checkpoint
-
-_T = TypeVar("_T")
 
 DEFAULT_MODEL: ModelKind = "stack-lstm"
 DEFAULT_LENGTHS = LengthRange(minimum=65, maximum=128)
@@ -86,7 +84,7 @@ OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the cache al
 def show_help(context: typer.Context) -> None:
     """Show the help of a group of commands that is called without one: the group's callback."""
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        Output().text(context.get_help())
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -167,45 +165,24 @@ def version() -> str:
 
 def complain(kind: str, message: str) -> None:
     """One line on stderr: an error, a hint or a note."""
-    print(f"{kind}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    getattr(Output(result=False), kind)(message)
 
 
 def print_json(result: Any) -> None:
     """A result as JSON on stdout."""
-    print(json.dumps(result, indent=2))
+    Output(json=True).result(result, lambda: None)
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Rows on stdout, in columns: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        print("  ".join(cells).rstrip())
+    Output().table(rows)
+
+
+def progress(description: str, *, total: int, quiet: bool = False) -> Bar:
+    """A progress bar on stderr while it is a terminal; gives what to call with each advance."""
+    return Output(quiet=quiet, result=False).progress(description, total=total)
 
 
 def share(value: float) -> str:
     """A share with four decimals, cut rather than rounded: only all is 1.0000."""
     return f"{math.floor(value * 10_000) / 10_000:.4f}"
-
-
-@contextlib.contextmanager
-def progress(description: str, *, total: int, quiet: bool = False) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr while it is a terminal; gives what to call with each advance."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda advance: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    name = TextColumn("{task.description}", markup=False)
-    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda advance: bar.advance(task, advance)
-
-
-def counted(items: Iterable[_T], advance: Callable[[int], object]) -> Iterator[_T]:
-    """The items, each counted as it is asked for the next."""
-    for item in items:
-        yield item
-        advance(1)

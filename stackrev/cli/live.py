@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from stackrev.cli.common import share
+from stackrev.cli.output import Output
+from stackrev.cli.visible import visible
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.traces import trace
 from stackrev.models.reversers import StackLSTMReverser
 from stackrev.tasks import vocabulary
-from stackrev.tasks.text import visible
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer
 
 if TYPE_CHECKING:
@@ -35,13 +35,14 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 @contextlib.contextmanager
 def training_view(trainer: Trainer, *, quiet: bool) -> Iterator[OnEvent]:
     """The callback through which a run is shown while it goes."""
+    output = Output(result=False)
     if quiet:
         yield lambda event: None
-    elif sys.stderr.isatty():
+    elif output.err.terminal:
         with _live(trainer) as on_event:
             yield on_event
     else:
-        yield _plain(trainer)
+        yield _plain(trainer, output)
 
 
 def sparkline(values: Sequence[float], *, low: float, high: float) -> str:
@@ -128,12 +129,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _plain(trainer: Trainer) -> OnEvent:
+def _plain(trainer: Trainer, output: Output) -> OnEvent:
     speed = _Speed(trainer)
 
     def on_event(event: Event) -> None:
         if isinstance(event, CheckEvent):
-            print(_check_line(trainer, event, speed), file=sys.stderr, flush=True)
+            output.say(_check_line(trainer, event, speed))
 
     return on_event
 
@@ -231,7 +232,7 @@ def _sample(peek: Peek) -> list[Text]:
         parts = [f"{name} push {each.push:.2f} pop {each.pop:.2f}" for name, each in
                  (("reading:", peek.reading), ("writing:", peek.writing))]  # fmt: skip
         lines.append(Text(f"{'gates':<10}{'   '.join(parts)}"))
-    lines.append(Text(f"{'sample':<10}{peek.text}"))
+    lines.append(Text(f"{'sample':<10}{visible(peek.text)}"))
     written, wanted = Text(f"{'':<10}"), peek.text[::-1] + "&"
     for place, symbol in enumerate(peek.written):
         wrong = wanted[place : place + 1] != symbol

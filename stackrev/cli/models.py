@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,15 +16,15 @@ from stackrev.cli.common import (
     JsonOption,
     OfflineOption,
     QuietOption,
-    complain,
     complete_model,
     examples,
-    print_json,
-    print_table,
-    progress,
     share,
     show_help,
 )
+from stackrev.cli.output import Output, in_a_line
+
+if TYPE_CHECKING:
+    from stackrev.storage.hub import Push
 
 app = typer.Typer(
     name="models",
@@ -53,14 +53,12 @@ def list_models(cache_dir: CacheOption = None, json: JsonOption = False) -> None
     """List the packaged models and those of the Hub that are in the cache."""
     from stackrev.storage import hub, names
 
+    output = Output(json=json)
     folders = {name: names.resolve(name) for name in names.packaged_names()}
     folders |= hub.cached_models(cache_dir)
     results = [_summary(name, folder) for name, folder in folders.items()]
-    if json:
-        print_json(results)
-        return
     rows = [(each["model"], each["kind"], f"{each['parameters']:,}", _best(each["scores"])) for each in results]
-    print_table([("model", "kind", "parameters", "coarse"), *rows])
+    output.result(results, lambda: output.table([("model", "kind", "parameters", "coarse"), *rows]))
 
 
 @app.command(epilog=examples("stackrev models info stack-lstm", "stackrev models info user/repo@v1 --json"))
@@ -75,25 +73,27 @@ def info(
     from stackrev.config import to_dict
     from stackrev.storage import checkpoints
 
-    folder = _find(name, cache_dir, offline, quiet)
+    output = Output(json=json, quiet=quiet)
+    folder = _find(name, cache_dir, offline, output)
     description = checkpoints.describe(folder)
     result = _summary(name, folder) | {
         "command": description.command,
         "sha256": dict(description.checksums),
         "config": to_dict(description.config),
     }
-    if json:
-        print_json(result)
-        return
+    output.result(result, lambda: _print_info(output, result))
+
+
+def _print_info(output: Output, result: Mapping[str, Any]) -> None:
     for key in ("model", "folder", "kind", "parameters", "command"):
-        print(f"{key}: {_plain(result[key])}")
-    for lengths, each in _scored(description.scores):
-        print(f"scores on {lengths}: coarse {share(each['coarse'])}, fine {share(each['fine'])}")
+        output.line(f"{key}: {_plain(result[key])}")
+    for lengths, each in _scored(result["scores"]):
+        output.line(f"scores on {lengths}: coarse {share(each['coarse'])}, fine {share(each['fine'])}")
     for section, values in result["config"].items():
         for key, value in values.items():
-            print(f"{section}.{key}: {_plain(value)}")
+            output.line(f"{section}.{key}: {_plain(value)}")
     for file, checksum in result["sha256"].items():
-        print(f"sha256 {file}: {checksum}")
+        output.line(f"sha256 {_plain(file)}: {checksum}")
 
 
 @app.command(epilog=examples("stackrev models verify", "stackrev models verify runs/stack-lstm-seed0"))
@@ -111,9 +111,9 @@ def verify(
     from stackrev.storage import checkpoints
     from stackrev.storage.names import packaged_names
 
-    results = []
+    output, results = Output(json=json, quiet=quiet), []
     for name in names or packaged_names():
-        verification = checkpoints.verify(_find(name, cache_dir, offline, quiet))
+        verification = checkpoints.verify(_find(name, cache_dir, offline, output))
         results.append(
             {
                 "model": name,
@@ -123,9 +123,8 @@ def verify(
             }
         )
         if not json:
-            print(f"{name}: {verification.parameters:,} weights, as recorded")
-    if json:
-        print_json(results)
+            output.line(f"{name}: {verification.parameters:,} weights, as recorded")
+    output.result(results, lambda: None)
 
 
 @app.command(epilog=examples("stackrev models pull user/repo", "stackrev models pull user/repo@v1 --json"))
@@ -139,12 +138,10 @@ def pull(
     """Fetch a model from the Hub, or its newest version if it is in the cache; print where it lies."""
     from stackrev.storage import hub
 
-    with _progress(quiet) as on_progress:
+    output = Output(json=json, quiet=quiet)
+    with _progress(output) as on_progress:
         folder = hub.pull(name, offline=offline, cache_dir=cache_dir, on_progress=on_progress)
-    if json:
-        print_json(_summary(name, folder) | {"commit": folder.name})
-    else:
-        print(folder)
+    output.result(_summary(name, folder) | {"commit": folder.name}, lambda: output.line(str(folder)))
 
 
 @app.command(
@@ -169,7 +166,8 @@ def push(
     """
     from stackrev.storage import hub
 
-    with _progress(quiet) as on_progress:
+    output = Output(json=json, quiet=quiet)
+    with _progress(output) as on_progress:
         result = hub.push(
             name,
             repo,
@@ -179,31 +177,25 @@ def push(
             evaluate=partial(_evaluate, on_progress=on_progress),
             on_progress=on_progress,
         )
-    if json:
-        print_json(
-            {
-                "repo": result.repo,
-                "files": dict(result.files),
-                "scores": dict(result.scores),
-                "commit": result.commit,
-                "url": result.url,
-            }
-        )
-    elif result.url is not None:
-        print(result.url)
-    else:
-        for file, size in result.files.items():
-            print(f"{file}: {size:,} bytes")
-        print()
-        print(result.card)
-        if not quiet:
-            complain("note", f"nothing was sent to {result.repo}")
+    told = {"repo": result.repo, "files": dict(result.files), "scores": dict(result.scores)}
+    output.result(told | {"commit": result.commit, "url": result.url}, lambda: _print_push(output, result))
 
 
-def _find(name: str, cache_dir: Path | None, offline: bool, quiet: bool) -> Path:
+def _print_push(output: Output, result: Push) -> None:
+    if result.url is not None:
+        output.line(result.url)
+        return
+    for file, size in result.files.items():
+        output.line(f"{file}: {size:,} bytes")
+    output.line()
+    output.text(result.card)
+    output.note(f"nothing was sent to {result.repo}")
+
+
+def _find(name: str, cache_dir: Path | None, offline: bool, output: Output) -> Path:
     from stackrev.storage import hub
 
-    with _progress(quiet) as on_progress:
+    with _progress(output) as on_progress:
         return hub.resolve(name, offline=offline, cache_dir=cache_dir, on_progress=on_progress)
 
 
@@ -225,28 +217,21 @@ def _evaluate(folder: Path, *, on_progress: Any) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
+def _progress(output: Output) -> Iterator[Any]:
     """A bar for each thing that is done, as `hub.OnProgress`."""
-    bars: dict[str, tuple[Any, Any]] = {}
     done: dict[str, int] = {}
+    bar = output.progress("", total=0)  # not shown
+    with ExitStack() as shown:
 
-    def show(what: str, amount: int, total: int) -> None:
-        if what not in bars:
-            close()
-            bar = progress(what, total=total, quiet=quiet)
-            bars[what] = (bar, bar.__enter__())
-        bars[what][1](amount - done.get(what, 0))
-        done[what] = amount
+        def show(what: str, amount: int, total: int) -> None:
+            nonlocal bar
+            if what not in done:
+                shown.close()
+                bar = shown.enter_context(output.progress(what, total=total))
+            bar(amount - done.get(what, 0))
+            done[what] = amount
 
-    def close() -> None:
-        for bar, _ in bars.values():
-            bar.__exit__(None, None, None)
-        bars.clear()
-
-    try:
         yield show
-    finally:
-        close()
 
 
 def _summary(name: str, folder: Path) -> dict[str, Any]:
@@ -279,5 +264,4 @@ def _plain(value: Any) -> str:
     """A value from a config, which a stranger may have written, in one line."""
     if isinstance(value, Mapping):
         return "-".join(map(str, value.values()))
-    text = "-" if value is None else str(value)
-    return text if text.isprintable() else repr(text)
+    return "-" if value is None else in_a_line(str(value))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from stackrev.tasks.text import visible
+from stackrev.cli.visible import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from stackrev.cli.visible import visible
 from stackrev.evaluation.columns import FAINT, Columns
-from stackrev.tasks.text import visible
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace

@@ -8,7 +8,7 @@ Imports torch only where a model in torch runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from stackrev.models.reversers import Reverser
 
+PIECE = 32_768
+"""How many symbols are read or written between two reports of progress."""
 BATCH_SYMBOLS = 65_536
 """How many symbols, padding included, a model in torch reverses at once."""
 
@@ -28,11 +30,19 @@ BATCH_SYMBOLS = 65_536
 class Decoder(Protocol):
     """What reverses strings."""
 
-    def write(self, strings: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    @property
+    def bytes_per_symbol(self) -> int:
+        """About how much memory each symbol of a long string takes while the string is reversed."""
+        ...
+
+    def write(
+        self, strings: Sequence[Sequence[int]], *, on_progress: Callable[[int], object] | None = None
+    ) -> Iterator[list[int]]:
         """Reverse strings greedily.
 
         Args:
             strings: Symbol ids, without markers.
+            on_progress: Called as symbols are read and written, with how many more.
 
         Yields:
             What is written for each string, in the order given, with the end marker if it is written. A model that
@@ -74,16 +84,33 @@ class NativeDecoder:
         config, weights = checkpoints.read_weights(folder)
         shape = config.model
         sizes = {"hidden": shape.hidden_size, "width": shape.stack_width, "layers": shape.layers}
+        self._width = shape.stack_width
         self._stream = Stream({name: each.data for name, each in weights.items()}, **sizes, stretch=shape.gate_stretch)
 
-    def write(self, strings: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    @property
+    def bytes_per_symbol(self) -> int:
+        """See `Decoder.bytes_per_symbol`: the pushed vector stays until it is popped, twice where its array grows."""
+        return 4 * self._width + 100
+
+    def write(
+        self, strings: Sequence[Sequence[int]], *, on_progress: Callable[[int], object] | None = None
+    ) -> Iterator[list[int]]:
         """See `Decoder.write`."""
         stream = self._stream.fresh()  # of this call's own, whoever else is writing
+        tell = on_progress or (lambda count: None)
         for string in strings:
             stream.reset()
-            stream.encode([vocabulary.START, *string])
-            limit = most_symbols(len(string))
-            yield stream.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, limit).tolist()
+            stream.encode([vocabulary.START])
+            for start in range(0, len(string), PIECE):
+                piece = string[start : start + PIECE]
+                stream.encode(piece)
+                tell(len(piece))
+            limit, written = most_symbols(len(string)), [vocabulary.SEPARATOR]
+            while written[-1] != vocabulary.END and len(written) <= limit:
+                more = stream.decode_greedy(written[-1], vocabulary.END, min(PIECE, limit - len(written) + 1))
+                written.extend(more)
+                tell(len(more))
+            yield written[1:]
 
 
 class TorchDecoder:
@@ -96,15 +123,30 @@ class TorchDecoder:
     def __init__(self, model: Reverser[Any]) -> None:
         self._model = model
 
-    def write(self, strings: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    @property
+    def bytes_per_symbol(self) -> int:
+        """See `Decoder.bytes_per_symbol`: what a step reads, and what it keeps, of every step at once."""
+        shape = self._model.config
+        return 4 * (6 * shape.hidden_size + 4 * shape.stack_width) + 100
+
+    def write(
+        self, strings: Sequence[Sequence[int]], *, on_progress: Callable[[int], object] | None = None
+    ) -> Iterator[list[int]]:
         """See `Decoder.write`."""
         import torch
 
         for batch in _batches(strings):
-            yield from greedy(self._model, [torch.tensor(each, dtype=torch.int64) for each in batch])
+            tensors = [torch.tensor(each, dtype=torch.int64) for each in batch]
+            yield from greedy(self._model, tensors, on_progress=on_progress)
 
 
-def greedy(model: Reverser[Any], strings: Sequence[Tensor], *, limit: int | None = None) -> list[list[int]]:
+def greedy(
+    model: Reverser[Any],
+    strings: Sequence[Tensor],
+    *,
+    limit: int | None = None,
+    on_progress: Callable[[int], object] | None = None,
+) -> list[list[int]]:
     """Reverse strings by feeding the model its own most probable symbols until it writes the end marker.
 
     Args:
@@ -112,6 +154,7 @@ def greedy(model: Reverser[Any], strings: Sequence[Tensor], *, limit: int | None
         strings: At least one string of symbol ids.
         limit: The most symbols to write for a string; `most_symbols` if None, since a model that has not learned to
             stop would go on for ever.
+        on_progress: Called when all strings are read and as symbols are written, with how many more.
 
     Returns:
         What was written for each string, in the order given, with the end marker if it was written.
@@ -127,11 +170,14 @@ def greedy(model: Reverser[Any], strings: Sequence[Tensor], *, limit: int | None
     written: list[list[int]] = [[] for _ in strings]
     with torch.inference_mode():
         state = model.encode(batch.source.to(device), batch.steps)
+        tell = on_progress or (lambda count: None)
+        tell(sum(map(len, strings)))
         symbols = torch.full((len(strings),), vocabulary.SEPARATOR, device=device)
         open_rows = {place for place in order if limits[place] > 0}
         while open_rows:
             logits, state = model.step(symbols, state)
             symbols = logits.argmax(-1)
+            tell(len(open_rows))
             for place, symbol in zip(order, symbols.tolist(), strict=True):
                 if place in open_rows:
                     written[place].append(symbol)

@@ -13,7 +13,9 @@ Imports no torch, and `regex` only where a text is not ASCII.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -38,39 +40,64 @@ class Bound:
 
     def show(self, ids: Iterable[int]) -> str:
         """The text that symbols stand for; markers appear as `$`, `|` and `&`."""
+        ids = list(ids)
         if not self.glyphs:
+            with contextlib.suppress(ValueError):  # an id that is no symbol: `decode` says which
+                return bytes(ids).translate(_CHARACTERS).decode("ascii")
             return vocabulary.decode(ids)
         return "".join(self.clusters(ids))
 
     def clusters(self, ids: Iterable[int]) -> list[str]:
         """What each symbol stands for."""
-        return [self.glyphs.get(each) or vocabulary.decode((each,)) for each in ids]
+        shown = dict(self.glyphs)
+        return [shown.get(each) or shown.setdefault(each, vocabulary.decode((each,))) for each in ids]
 
 
-def bind(text: str) -> Bound:
+def bind(text: str, *, on_progress: Callable[[int], object] | None = None) -> Bound:
     """Cut a text into clusters and give each a symbol.
+
+    Args:
+        text: Any text.
+        on_progress: Called as a text that is not ASCII is cut up, with how many more of its code points are done.
 
     Raises:
         VocabularyError: The text has more than 128 different clusters, or half of a surrogate pair.
     """
     if text.isascii():
-        return Bound(vocabulary.encode(text))
-    if surrogate := next((each for each in text if "\ud800" <= each <= "\udfff"), None):
-        raise VocabularyError(f"the text has half a surrogate pair, U+{ord(surrogate):04X}", hint="encode it as UTF-8")
-    parts = clusters(text)
-    distinct = dict.fromkeys(parts)
+        return Bound(list(text.encode().translate(_SYMBOLS)))
+    if surrogate := _SURROGATE.search(text):
+        half = f"U+{ord(surrogate[0]):04X}"
+        raise VocabularyError(f"the text has half a surrogate pair, {half}", hint="encode it as UTF-8")
+    places, distinct = _number(text, on_progress or (lambda count: None))
     if len(distinct) > vocabulary.SYMBOLS:
         raise VocabularyError(
             f"the text has {len(distinct):,} different characters, and the network has {vocabulary.SYMBOLS} symbols",
             hint="reverse it in parts, or line by line from stdin",
         )
     unused = (symbol for symbol in range(vocabulary.SYMBOLS) if chr(symbol) not in distinct)
-    symbols = {
-        each: vocabulary.FIRST_SYMBOL + (ord(each) if len(each) == 1 and each.isascii() else next(unused))
-        for each in distinct
-    }
-    glyphs = {symbol: each for each, symbol in symbols.items() if not (len(each) == 1 and each.isascii())}
-    return Bound([symbols[each] for each in parts], glyphs)
+    symbols = {each: vocabulary.FIRST_SYMBOL + (ord(each) if _stands(each) else next(unused)) for each in distinct}
+    glyphs = {symbol: each for each, symbol in symbols.items() if not _stands(each)}
+    ids = list(symbols.values())
+    return Bound([ids[place] for place in places], glyphs)
+
+
+def _stands(cluster: str) -> bool:
+    """Whether a cluster is an ASCII character, whose symbol is its own."""
+    return len(cluster) == 1 and cluster.isascii()
+
+
+def _number(text: str, tell: Callable[[int], object]) -> tuple[list[int], dict[str, int]]:
+    """The clusters of a text, by their place among the different ones: a long text has many, and few different."""
+    places: list[int] = []
+    distinct: dict[str, int] = {}
+    done = 0
+    for found in _pattern().finditer(text):
+        places.append(distinct.setdefault(found[0], len(distinct)))
+        if found.end() - done >= _PIECE:
+            tell(found.end() - done)
+            done = found.end()
+    tell(len(text) - done)
+    return places, distinct
 
 
 def clusters(text: str) -> list[str]:
@@ -79,16 +106,13 @@ def clusters(text: str) -> list[str]:
     return found
 
 
-def visible(text: str) -> str:
-    """A text whose control characters are made visible: a terminal would act on them."""
-    return text if text.isprintable() else text.translate(_PICTURES)
-
-
-_PICTURES: dict[int, str | int] = {
-    **{code: 0x2400 + code for code in range(0x20)},  # ␀ to ␟
-    0x7F: "␡",
-    **{code: f"‹{code:02X}›" for code in range(0x80, 0xA0)},
-}
+_PIECE = 65_536  # code points between two reports of progress
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SYMBOLS = bytes(vocabulary.FIRST_SYMBOL + code if code < vocabulary.SYMBOLS else 0 for code in range(256))
+_CHARACTERS = bytes(
+    ord(vocabulary.decode((each,))) if each < vocabulary.SIZE else 0xFF  # which is not ASCII
+    for each in range(256)
+)
 
 _compiled: list[regex.Pattern[str]] = []
 

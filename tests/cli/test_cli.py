@@ -23,6 +23,7 @@ from stackrev import cli
 from stackrev.cli import common
 from stackrev.cli.settings import command_line, configure
 from stackrev.config import KINDS, Config, DataConfig, ModelConfig, TrainingConfig
+from stackrev.errors import ModelNotFoundError
 from stackrev.evaluation import decoding
 from stackrev.storage import checkpoints
 from stackrev.training import runs
@@ -131,7 +132,7 @@ class TestRoot:
 
     def test_debug_shows_the_traceback(self, stackrev, monkeypatch):
         monkeypatch.setenv("STACKREV_DEBUG", "1")
-        with pytest.raises(checkpoints.ModelNotFoundError):
+        with pytest.raises(ModelNotFoundError):
             stackrev("reverse", "--model", "nobody", "text")
 
     def test_interruption_is_130(self, stackrev, monkeypatch):
@@ -204,9 +205,8 @@ class TestReverse:
         assert result.err.startswith("note: ")
         assert "single quotes" in result.err
 
-    @pytest.mark.parametrize("text", ["-foo", "--foo", "-1", "--foo=bar", "---"])
-    def test_leading_dashes_are_text(self, stackrev, text):
-        assert stackrev("reverse", text).out == text[::-1] + "\n"
+    @pytest.mark.parametrize("text", ["-foo", "--foo", "-1", "--foo=bar", "---", "-", "--", "-é", "-h", "--version"])
+    def test_what_starts_with_a_dash_is_a_text_after_two_dashes(self, stackrev, text):
         assert stackrev("reverse", "--", text).out == text[::-1] + "\n"
 
     def test_after_two_dashes_options_are_text(self, stackrev):
@@ -215,7 +215,33 @@ class TestReverse:
     def test_lines_of_stdin(self, stackrev):
         for arguments in (["reverse"], ["reverse", "-"]):
             result = stackrev(*arguments, stdin=b"hello\n$hi|\r\n\ntable |\nlast")
-            assert (result.code, result.out, result.err) == (0, "olleh\nih&\n\n| elbat\ntsal\n", "")
+            assert (result.code, result.out, result.err) == (0, "olleh\n|ih$\n\n| elbat\ntsal\n", "")
+
+    def test_lines_are_meant_as_they_stand_unless_said_otherwise(self, stackrev):
+        lines = b"$hi|\n$a\nb|\n|\n$|\n"
+        assert stackrev("reverse", stdin=lines).out == "|ih$\na$\n|b\n|\n|$\n"
+        assert stackrev("reverse", "--lines", "plain", stdin=lines).out == "|ih$\na$\n|b\n|\n|$\n"
+        assert stackrev("reverse", "--lines", "auto", stdin=lines).out == "ih&\na$\n|b\n|\n&\n"
+        result = stackrev("reverse", "--lines", "marked", stdin=lines)
+        assert (result.code, result.out) == (1, "ih&\n")
+        assert result.err.startswith("error: line 2: the text is not between $ and |\nhint: ")
+
+    def test_an_argument_may_be_meant_otherwise_too(self, stackrev):
+        assert stackrev("reverse", "--lines", "plain", "$hi|").out == "|ih$\n"
+        assert stackrev("reverse", "--lines", "marked", "$hi|").out == "ih&\n"
+        plain = stackrev("reverse", "--lines", "plain", " string|")
+        assert (plain.out, plain.err) == ("|gnirts \n", "")
+        result = stackrev("reverse", "--lines", "marked", " string|")
+        assert (result.code, result.out) == (1, "")
+        assert "single quotes" in result.err
+        assert stackrev("reverse", "--lines", "some", "hi").code == 2
+
+    @given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=9), max_size=5))
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    def test_every_line_of_a_stream_is_answered_as_rev_would(self, stackrev, lines):
+        lines += [f"${each}|" for each in lines]
+        result = stackrev("reverse", stdin="".join(f"{each}\n" for each in lines).encode())
+        assert result.out == "".join(f"{each[::-1]}\n" for each in lines)
 
     def test_an_empty_stdin_is_an_empty_answer(self, stackrev):
         result = stackrev("reverse", stdin=b"")

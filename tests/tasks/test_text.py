@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import unicodedata
 
 import pytest
 from hypothesis import given
@@ -82,16 +81,6 @@ def test_a_symbol_that_is_bound_to_nothing_is_its_own_character():
 def test_half_a_surrogate_pair():
     with pytest.raises(VocabularyError, match=r"U\+D800"):
         texts.bind("a\ud800")
-
-
-def test_control_characters_are_made_visible():
-    assert texts.visible("a\x1b[31m\x00\x7f\x9b\n") == "a␛[31m␀␡‹9B›␊"
-    assert texts.visible("héllo 👩‍👩‍👧") == "héllo 👩‍👩‍👧"
-
-
-@given(st.text())
-def test_nothing_that_is_made_visible_controls_a_terminal(text):
-    assert not any(unicodedata.category(each) == "Cc" for each in texts.visible(text))
 
 
 def test_it_imports_no_torch_and_regex_only_when_needed():

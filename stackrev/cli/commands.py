@@ -1,0 +1,41 @@
+"""The commands, put together: the one Typer application."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stackrev.cli import common, evaluate, generate_data, models, plot, reverse, search, train
+from stackrev.cli.output import Output
+
+app = typer.Typer(
+    name="stackrev",
+    help="Train, test and use neural networks that reverse strings with a differentiable stack.",
+    epilog=common.examples(
+        "stackrev reverse '$A string to reverse|'",
+        "stackrev evaluate --lengths 65-128",
+        "stackrev train --seed 1",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _module in (reverse, evaluate, train, generate_data, models, search, plot):
+    app.add_typer(_module.app)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        Output().text(common.version())
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    common.show_help(context)

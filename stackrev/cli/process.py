@@ -1,0 +1,70 @@
+"""`stackrev` as a process of its own: its streams, its locale and its signals, before and after the command."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import signal
+import sys
+from types import TracebackType
+
+
+def prepare() -> None:
+    """Make sure of what every command relies on."""
+    _use_utf_8()
+    _occupy_closed_descriptors()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(
+                encoding="utf-8", errors="surrogateescape" if stream is sys.stdout else "backslashreplace"
+            )
+    sys.excepthook = _show_traceback
+    atexit.register(gc.freeze)  # no last search for cycles in all that torch has made
+
+
+def finish() -> None:
+    """What is left is Python's own end, which nothing should interrupt: the result is out."""
+    with contextlib.suppress(ValueError, OSError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _use_utf_8() -> None:
+    """Start once more in Python's UTF-8 mode if the locale has another encoding.
+
+    Arguments, file names, streams and files are then UTF-8 throughout; a running Python can't be told so.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or os.name != "posix" or not sys.executable:
+        return
+    with contextlib.suppress(OSError):
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def _occupy_closed_descriptors() -> None:
+    """Put something on the descriptors 0, 1 and 2 where they are closed.
+
+    Otherwise the next file that is opened gets one of them, and a library that writes to stderr writes into that file.
+    What is put there can't be read from (0) or written to (1, 2), so that nothing is taken for a stream.
+    """
+    for descriptor, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                nothing = os.open(os.devnull, flags)
+                if nothing != descriptor:
+                    os.dup2(nothing, descriptor)
+                    os.close(nothing)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback on stderr: of a bug, or asked for; what a stranger wrote into it is made visible like all else."""
+    import traceback
+
+    from stackrev.cli.output import Output
+
+    output = Output(result=False)
+    for block in traceback.format_exception(kind, error, trace):
+        for line in block.rstrip("\n").split("\n"):
+            output.say(line)
