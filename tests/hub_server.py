@@ -17,27 +17,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+from hub_faults import Fault, interrupt, send_body, send_head
+
 TOKEN = "hf_right"
-
-
-@dataclass
-class Fault:
-    """What goes wrong with requests whose line, such as `GET /api/models/a/b`, has a match for `where`.
-
-    Attributes:
-        kind: "status", "hang" (no answer at all), "stall" (half of the body, then silence), "cut" (half of the body,
-            then the connection closes), "flip" (a wrong byte), "trickle" (a byte a second), "garbage" (not JSON).
-        where: A regular expression.
-        status: For "status".
-        headers: For "status".
-        times: How many requests go wrong before all is well.
-    """
-
-    kind: str
-    where: str
-    status: int = 500
-    headers: dict[str, str] = field(default_factory=dict)
-    times: int = 10**9
 
 
 @dataclass
@@ -86,6 +68,8 @@ class Hub:
         url: The endpoint.
         repos: What is there, by `user/repo`.
         requests: The request lines so far, as `GET /path`; those to the storage start with `storage `.
+        authorized: Those that came with a token.
+        elsewhere: Where uploads are said to be verified, if not here.
         fault: What goes wrong.
         sizes: Sizes that the Hub claims, by path, where they are not the true ones.
         cards: The cards that have been validated.
@@ -97,6 +81,8 @@ class Hub:
         self.stored: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.agents: set[str] = set()
+        self.authorized: list[str] = []
+        self.elsewhere: str | None = None
         self.fault: Fault | None = None
         self.sizes: dict[str, int] = {}
         self.cards: list[str] = []
@@ -148,6 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(line)
         self.hub.began = self.hub.began or time.monotonic()
         self.hub.agents.add(self.headers.get("User-Agent", ""))
+        if "Authorization" in self.headers:
+            self.hub.authorized.append(line)
         length = int(self.headers.get("Content-Length") or 0)
         if self.headers.get("Transfer-Encoding") == "chunked":
             self.body = self.read_chunks()
@@ -157,14 +145,9 @@ class Handler(BaseHTTPRequestHandler):
         fault = self.hub.fault
         if fault is not None and fault.times > 0 and re.search(fault.where, line):
             fault.times -= 1
-            if fault.kind == "hang":
-                self.hub.stop.wait()
-                self.close_connection = True
+            if interrupt(self, fault):
                 return
-            if fault.kind == "status":
-                self.answer(fault.status, b"{}", {"Content-Type": "application/json", **fault.headers})
-                return
-            self.wrong = fault.kind
+            self.wrong = fault
         self.respond()
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_one
@@ -178,34 +161,21 @@ class Handler(BaseHTTPRequestHandler):
         return body
 
     def answer(self, status: int, data: bytes, headers: dict[str, str]) -> None:
-        if self.wrong == "garbage":
-            data = b"<html>"
+        fault = self.wrong
+        if fault is not None and fault.kind in ("garbage", "body"):
+            data = fault.data or b"<html>"
+        if fault is not None and fault.kind == "headers":
+            headers = {**headers, **fault.headers}
         self.send_response(status)
         for name, value in headers.items():
-            self.send_header(name, value)
+            for each in value if isinstance(value, list) else [value]:
+                if each is not None:
+                    self.send_header(name, each)
         if "Content-Length" not in headers:
             self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        match self.wrong:
-            case "cut" | "stall":
-                self.wfile.write(data[: len(data) // 2])
-                self.wfile.flush()
-                if self.wrong == "stall":
-                    self.hub.stop.wait()
-                self.close_connection = True
-                self.connection.close()
-            case "trickle":
-                for byte in data:
-                    self.wfile.write(bytes([byte]))
-                    self.wfile.flush()
-                    if self.hub.stop.wait(1.0):
-                        return
-            case "flip":
-                self.wfile.write(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
-            case _:
-                self.wfile.write(data)
+        send_head(self, fault)
+        if self.command != "HEAD":
+            send_body(self, data, fault)
 
     def json(self, value, status: int = 200, headers: dict[str, str] | None = None) -> None:
         self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
@@ -308,7 +278,7 @@ class Api(Handler):
         objects = []
         for each in asked["objects"]:
             upload = {"href": f"{self.hub.storage}/lfs/{each['oid']}"}
-            verify = {"href": f"{self.hub.url}/api/models/{repo}/verify"}
+            verify = {"href": f"{self.hub.elsewhere or self.hub.url}/api/models/{repo}/verify"}
             known = each["oid"] in self.hub.stored
             objects.append(each if known else {**each, "actions": {"upload": upload, "verify": verify}})
         self.json({"transfer": "basic", "objects": objects}, headers={"Content-Type": "application/vnd.git-lfs+json"})

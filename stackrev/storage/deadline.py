@@ -23,9 +23,9 @@ class Policy:
     """The numbers.
 
     Attributes:
-        call_seconds: The deadline of a call that fetches.
+        call_seconds: The deadline of a call that fetches, the time left out in which files move fast enough.
         push_seconds: The deadline of one that sends.
-        bytes_per_second: How many bytes of a file buy a second more.
+        bytes_per_second: How fast is fast enough.
         connect_seconds: How long a connection may take.
         read_seconds: How long the Hub may be silent.
         commit_seconds: The same after what cannot be repeated.
@@ -59,14 +59,21 @@ class Deadline:
     def __init__(self, policy: Policy, *, sending: bool = False) -> None:
         self._policy = policy
         self._end = time.monotonic() + (policy.push_seconds if sending else policy.call_seconds)
+        self._moved = time.monotonic()
 
     def left(self) -> float:
         """The seconds that are left."""
         return self._end - time.monotonic()
 
+    def start(self) -> None:
+        """A file is about to move."""
+        self._moved = time.monotonic()
+
     def earn(self, count: int) -> None:
-        """Bytes of a file have moved."""
-        self._end += count / self._policy.bytes_per_second
+        """So many bytes of a file have moved: the time that this took is given back, as far as it was fast enough."""
+        now = time.monotonic()
+        self._end += min(now - self._moved, count / self._policy.bytes_per_second)
+        self._moved = now
 
     def cap(self, seconds: float | None) -> float:
         """How long an operation may take that may take so long by itself.

@@ -234,18 +234,22 @@ def _part(name: str) -> ModuleType:
                 warnings.simplefilter("ignore")
                 return importlib.import_module(f"huggingface_hub.{name}")
         except Exception as error:
-            named = ("HF_", "HUGGINGFACE_", "HUGGING_FACE_")
-            culprits = [
-                key
-                for key, value in sorted(os.environ.items())
-                if key.startswith(named) and "TOKEN" not in key and repr(value) in str(error)
-            ]
-            if not culprits:
-                raise HubError(
-                    f"huggingface_hub cannot be imported: {short(error)}",
-                    hint="look at the variables that start with HF_, or install it again",
-                ) from error
+            culprit = _culprit(error)
+            if culprit is None:
+                hint = "look at the variables that start with HF_, or install it again"
+                raise HubError(f"huggingface_hub cannot be imported: {short(error)}", hint=hint) from error
             raise HubError(
-                f"{culprits[0]} has a value that huggingface_hub cannot read: {short(error)}",
-                hint=f"unset {culprits[0]}",
+                f"{culprit} has a value that huggingface_hub cannot read: {short(error)}", hint=f"unset {culprit}"
             ) from error
+
+
+def _culprit(error: Exception) -> str | None:
+    """The variable that huggingface_hub has tripped over."""
+    for name, value in sorted(os.environ.items()):
+        if name.startswith(("HF_", "HUGGINGFACE_")) and "TOKEN" not in name and repr(value) in str(error):
+            return name
+    try:
+        urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT", ""))
+    except ValueError:
+        return "HF_ENDPOINT"
+    return None

@@ -2,7 +2,7 @@
 
 - **Time.** A call has one deadline for all that it does. It holds below HTTP, where bytes are sent and received, so
   that it does not matter what is slow: a name that is looked up, a handshake, a header, a body, a chain of redirects.
-  Bytes of a file buy more time, at a rate below which a line counts as broken. A server that is silent is given less.
+  Time in which a file moves fast enough is left out. A server that is silent is given less.
 - **Size.** Every answer has a limit in bytes, which are counted after decompression and before they are kept.
 - **Repetition.** What can be repeated is repeated a few times, and a file that breaks off is resumed, while that gets
   somewhere.
@@ -45,7 +45,7 @@ class Answer:
     Attributes:
         status: HTTP's.
         headers: By name, in lower case; those that came several times are joined by commas.
-        body: Decompressed.
+        body: Decompressed; empty where the Hub refused, as its words are not used.
     """
 
     status: int
@@ -128,12 +128,14 @@ class Client:
         headers = {"Accept": "application/json"}
         if content is not None:
             headers |= {"Content-Type": kind, "Content-Length": str(len(content))}
-        pieces = None if content is None else _Pieces(content, self._deadline.earn)
+        pieces = None if content is None else _Pieces(content, self._deadline.start, self._deadline.earn)
         for left in reversed(range(self.policy.attempts if method == "GET" else 1)):
             with self._opened(method, self._url(path), headers, pieces) as response:
                 try:
                     found = _headers(response)
-                    body = b"" if method == "HEAD" else self._body(response, found, limit or self.policy.answer_bytes)
+                    if method == "HEAD" or response.status >= 300:
+                        return Answer(response.status, found, b"")
+                    body = self._body(response, found, limit or self.policy.answer_bytes)
                     return Answer(response.status, found, body)
                 except httpcore2.TimeoutException:
                     raise self._silent() from None
@@ -159,6 +161,7 @@ class Client:
                 break
             headers = {"Range": f"bytes={received}-"} if received else {}
             with self._opened("GET", self._url(path), headers) as response:
+                self._deadline.start()
                 try:
                     for part in self._parts(response, received, size):
                         received += len(part)
@@ -181,7 +184,7 @@ class Client:
             HubError: It cannot be sent, or there is no answer.
         """
         headers = {"Content-Length": str(len(content))}
-        with self._opened("PUT", url, headers, _Pieces(content, self._moved)) as response:
+        with self._opened("PUT", url, headers, _Pieces(content, self._deadline.start, self._moved)) as response:
             return Answer(response.status, _headers(response), b"")
 
     def _url(self, path: str) -> str:
@@ -368,11 +371,13 @@ class _NoAnswerError(Exception):
 class _Pieces:
     """A body, as often as it is sent, in pieces that are counted."""
 
-    def __init__(self, content: bytes, count: Callable[[int], object]) -> None:
+    def __init__(self, content: bytes, start: Callable[[], object], count: Callable[[int], object]) -> None:
         self._content = content
+        self._start = start
         self._count = count
 
     def __iter__(self) -> Iterator[bytes]:
+        self._start()
         for start in range(0, len(self._content), _PIECE):
             piece = self._content[start : start + _PIECE]
             yield piece
