@@ -178,7 +178,7 @@ def run_seed(raw: dict[str, Any], seed: int, exact: Mapping[int, int], weights: 
     if weights is not None:
         from stackrev.storage import checkpoints
 
-        checkpoints.save(weights, trainer.model, config, history=progress.history, scores={})
+        checkpoints.save(weights, trainer.model.state_dict(), config, history=progress.history, scores={})
     return result
 
 

@@ -111,7 +111,7 @@ def peak() -> int:
 def _original(folder: Path, kind: Any) -> dict[str, bytes]:
     config = Config(model=ModelConfig(kind=kind, hidden_size=8, stack_width=6, layers=2))
     model = build(config.model, torch.Generator().manual_seed(0))
-    checkpoints.save(folder, model, config, history=[{"batch": 1, "loss": 4.8}], command="stackrev train")
+    checkpoints.save(folder, model.state_dict(), config, history=[{"batch": 1, "loss": 4.8}], command="stackrev train")
     return {name: (folder / name).read_bytes() for name in FILES}
 
 

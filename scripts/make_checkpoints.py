@@ -39,15 +39,8 @@ def make(name: str, folder: Path) -> int:
 
 def publish(folder: Path, target: Path) -> None:
     """Copy a finished run's checkpoint, without the state that only resuming needs, and verify the copy."""
-    made = checkpoints.load(folder)
-    checkpoints.save(
-        target,
-        made.model,
-        made.config,
-        scores=made.scores,
-        history=checkpoints.read_history(folder),
-        command=checkpoints.describe(folder).command,
-    )
+    checkpoints.copy(folder, target)
+    checkpoints.save_scores(target, checkpoints.describe(folder).scores)
     checkpoints.verify(target)
     print(f"published in {target.relative_to(ROOT)}", file=sys.stderr)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackrev.errors import FileError, LockedError, MissingFileError, StudyError
-from stackrev.storage import files
+from stackrev.storage import files, locks
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -80,7 +80,7 @@ class Journal:
         """Add records."""
         lines = b"".join(json.dumps(each, separators=(",", ":")).encode() + b"\n" for each in logs)
         with files.raising(StudyError):
-            lock = files.Lock(self._path.with_name(self._path.name + ".lock"))
+            lock = locks.Lock(self._path.with_name(self._path.name + ".lock"))
             lock.acquire(_LOCK_SECONDS)
             with lock:
                 files.append(self._path, lines)
@@ -133,7 +133,7 @@ class Workers:
         if self._folder.is_symlink() or not self._folder.is_dir():
             raise StudyError(f"{self._folder} is not a folder", hint="move it away, or give another --journal")
         self.name = secrets.token_hex(16)
-        self._lock = files.Lock(self._folder / self.name)
+        self._lock = locks.Lock(self._folder / self.name)
         with files.raising(StudyError):
             self._lock.acquire(_LOCK_SECONDS)  # another worker may be looking whether it is held
 
@@ -164,7 +164,7 @@ class Workers:
                 name = path.name
                 if name == self.name or not re.fullmatch("[0-9a-f]{32}", name):
                     continue
-                lock = files.Lock(path)
+                lock = locks.Lock(path)
                 try:
                     lock.acquire()
                 except LockedError:

@@ -140,7 +140,10 @@ class Reverser(nn.Module, Generic[State]):
         """
         from stackrev.storage import checkpoints
 
-        checkpoints.save(Path(folder), self, config or Config(model=self.config))
+        config = config or Config(model=self.config)
+        if config.model != self.config:
+            raise CheckpointError("the model and the configuration to be saved with it differ")
+        checkpoints.save(Path(folder), self.state_dict(), config)
 
     def push_to_hub(
         self,
@@ -168,7 +171,7 @@ class Reverser(nn.Module, Generic[State]):
             return score_held_out(checkpoint.model, checkpoint.config.data)
 
         with tempfile.TemporaryDirectory(prefix="stackrev-") as scratch:
-            checkpoints.save(Path(scratch), self, config or Config(model=self.config))
+            checkpoints.save(Path(scratch), self.state_dict(), config or Config(model=self.config))
             pushed = hub.push(scratch, repo_id, private=private, token=token, message=commit_message, evaluate=evaluate)
         return pushed.url or ""
 

@@ -1,26 +1,19 @@
 """Checkpoints: a folder that describes itself; no crash can spoil it, and it is read as if it came from a stranger.
 
-A checkpoint folder holds
+`format` tells what the files of a checkpoint's folder hold. This module keeps the folder whole.
 
-    config.json         format and version, configuration, scores, command, SHA-256 of the two files below
-    model.safetensors   the weights, float32
-    history.jsonl       one JSON object a line for each thing that happened in training
-    README.md           the model card, generated from config.json and the history's last line
+**Writing.** A writer holds the folder's lock (see `locks`). The one commit point is the replacement of config.json. New
+weights and history are first staged beside the old ones, on disk; then config.json, which carries their checksums,
+replaces the old one in a single rename; then the staged files take their places. A reader takes, of the staged files
+and the one in place, the file that has the checksum in config.json. So whenever the writer dies there is one complete
+checkpoint, the old one or the new one, and never a mixture; the next writer puts the names right. README.md is derived
+from these and carries no checksum: after a crash it may be one save behind.
 
-**Writing.** The one commit point is the replacement of config.json. New weights and history are first written and
-synced under names of their own (`.model.safetensors.new`), then config.json, which carries their checksums, replaces
-the old one in a single rename, then the new files take their places. A reader takes, of the two names, the file that
-has the checksum in config.json. So whenever the writer dies there is one complete checkpoint, the old one or the new
-one, and never a mixture; the next `save` puts the names right. README.md is derived from these and carries no
-checksum: after a crash it may be one save behind.
+A folder is written to only if what it holds under a checkpoint's names is one of ours, whole: nobody's config.json and
+nobody's README.md is replaced.
 
-**Training state** (`save_tensors`) is one file replaced in one rename. What resumes a run must all be in that file,
-weights and history included, so that it is a commit point of its own: write it first, then `save`, and resume from it
-alone. A run killed in between then continues from where it was, and its next `save` brings the checkpoint up to date.
-
-**Reading.** Files are checked for kind and size before they are read, and sizes follow from the configuration before
-any memory is taken; every weight the configuration calls for must be there, with its shape, in float32, finite, and
-nothing else. Only the files named above are ever opened. Pickle is never read.
+**Reading.** Only regular files are opened, of a size that the configuration allows, and no others than those that
+`format` names. A reader needs no lock.
 
 Imports torch only where a model is made.
 """
@@ -28,19 +21,40 @@ Imports torch only where a model is made.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from stackrev.config import Config, LengthRange, ModelConfig, from_dict, to_dict
-from stackrev.errors import CheckpointError, ConfigError
-from stackrev.tasks import vocabulary
+from stackrev.config import Config
+from stackrev.errors import CheckpointError, FileError, MissingFileError
+from stackrev.storage import files, locks
+from stackrev.storage.card import MARK, model_card
+from stackrev.storage.format import (
+    AGAIN,
+    CARD,
+    CONFIG,
+    FILES,
+    HISTORY,
+    LIMITS,
+    MAX_HEADER,
+    WEIGHTS,
+    Description,
+    RawTensor,
+    dump_description,
+    dump_history,
+    dump_weights,
+    parse_description,
+    parse_history,
+    parse_weights,
+    results,
+    sha,
+    shapes,
+    short,
+    size_of,
+)
+from stackrev.storage.locks import Lock
 
 if TYPE_CHECKING:
     import torch
@@ -48,27 +62,36 @@ if TYPE_CHECKING:
 
     from stackrev.models.reversers import Reverser
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-CARD = "README.md"
-HISTORY = "history.jsonl"
-FILES = (WEIGHTS, CONFIG, CARD, HISTORY)
+__all__ = [
+    "CARD",
+    "CONFIG",
+    "FILES",
+    "HISTORY",
+    "LIMITS",
+    "WEIGHTS",
+    "Checkpoint",
+    "Description",
+    "RawTensor",
+    "Verification",
+    "copy",
+    "describe",
+    "foreign",
+    "load",
+    "load_config",
+    "read_history",
+    "read_weights",
+    "results",
+    "save",
+    "save_scores",
+    "shapes",
+    "verify",
+]
 
-FORMAT = "stackrev"
-VERSION = 1
-
-_MEBIBYTE = 2**20
-_MAX_CONFIG = _MEBIBYTE
-_MAX_HEADER = _MEBIBYTE
-_MAX_WEIGHTS = 192 * _MEBIBYTE
-_MAX_HISTORY = 16 * _MEBIBYTE
-_MAX_TENSORS = 768 * _MEBIBYTE
-
-LIMITS = {WEIGHTS: 8 + _MAX_HEADER + _MAX_WEIGHTS, CONFIG: _MAX_CONFIG, CARD: _MEBIBYTE, HISTORY: _MAX_HISTORY}
-"""The most bytes that each file of a checkpoint may have."""
+WAIT_SECONDS = 10.0
+"""How long a save waits for another one into the same folder."""
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
-_SCORED = ("coarse", "fine")
+_MOST_STAGED = 8  # how many staged files a reader looks at: a writer that dies leaves one, and the next clears it away
 
 
 @dataclass(frozen=True)
@@ -79,8 +102,7 @@ class Checkpoint:
         name: What it was asked for as.
         folder: Where it lies.
         config: The run that made it.
-        scores: Measured results: for each range of lengths, such as "65-128", an object with `coarse`, `fine`,
-            `samples` and `seed`.
+        scores: Measured results, as in `Description`.
         model: In evaluation mode.
     """
 
@@ -89,37 +111,6 @@ class Checkpoint:
     config: Config
     scores: Mapping[str, Any]
     model: Reverser[Any]
-
-
-class RawTensor(NamedTuple):
-    """A tensor without torch.
-
-    Attributes:
-        shape: Its sizes.
-        dtype: "F32", always: what safetensors calls float32.
-        data: Its values, row by row, little-endian.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    data: bytearray
-
-
-@dataclass(frozen=True)
-class Description:
-    """What config.json says.
-
-    Attributes:
-        config: The run that made the checkpoint.
-        scores: As in `Checkpoint`.
-        command: The command that made it, where it is known.
-        checksums: The SHA-256 of each other file, in hexadecimal.
-    """
-
-    config: Config
-    scores: Mapping[str, Any]
-    command: str | None
-    checksums: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -135,6 +126,9 @@ class Verification:
     folder: Path
     checksums: Mapping[str, str]
     parameters: int
+
+
+# Reading.
 
 
 def load(folder: Path, *, name: str | None = None, device: str | torch.device = "cpu") -> Checkpoint:
@@ -154,13 +148,12 @@ def load(folder: Path, *, name: str | None = None, device: str | torch.device = 
 
     folder = Path(folder)
     description, weights = _read_checkpoint(folder)
-    # Every initial value is about to be overwritten: draw the cheapest ones, and none from the global generator.
     shape = description.config.model
-    model = build(replace(shape, initialisation="torch"), torch.Generator())
+    with torch.device("cpu"):  # whatever the default device and type are: the file's values are what is loaded
+        # Every initial value is about to be replaced: draw the cheapest ones, and none from the global generator.
+        model = build(replace(shape, initialisation="torch"), torch.Generator())
     model.config = shape
-    model.load_state_dict(
-        {key: torch.frombuffer(each.data, dtype=torch.float32).reshape(each.shape) for key, each in weights.items()}
-    )
+    model.load_state_dict(tensors_of(weights), assign=True)
     return Checkpoint(
         name=name or folder.resolve().name,
         folder=folder,
@@ -168,6 +161,16 @@ def load(folder: Path, *, name: str | None = None, device: str | torch.device = 
         scores=description.scores,
         model=model.to(device).eval(),
     )
+
+
+def tensors_of(weights: Mapping[str, RawTensor]) -> dict[str, Tensor]:
+    """Weights as torch has them, float32 and on the CPU, whatever torch's defaults are."""
+    import torch
+
+    return {
+        name: torch.frombuffer(each.data, dtype=torch.float32).reshape(each.shape).clone()
+        for name, each in weights.items()
+    }
 
 
 def load_config(folder: Path) -> tuple[Config, Mapping[str, Any]]:
@@ -187,31 +190,7 @@ def describe(folder: Path) -> Description:
         CheckpointError: It is missing, damaged or not one of ours.
     """
     path = Path(folder) / CONFIG
-    raw = _parse_json(path, _read_file(path, _MAX_CONFIG))
-    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a stackrev checkpoint", hint="other architectures cannot be loaded")
-    version = raw.get("version")
-    if type(version) is not int or version != VERSION:
-        raise CheckpointError(
-            f"{path} has version {_short(version)}, and this stackrev reads version {VERSION}",
-            hint="upgrade stackrev, or save the checkpoint again with this one",
-        )
-    if unknown := [key for key in raw if key not in ("format", "version", "config", "scores", "command", "sha256")]:
-        raise CheckpointError(f"{path} has the unknown key {_short(unknown[0])}")
-    try:
-        config = from_dict(Config, raw.get("config"))
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: {_short(error.message, quote=False)}", hint=error.hint) from error
-    scores, command, checksums = raw.get("scores", {}), raw.get("command"), raw.get("sha256")
-    if not isinstance(scores, dict):
-        raise CheckpointError(f"{path}: scores must be an object")
-    if not (command is None or isinstance(command, str)):
-        raise CheckpointError(f"{path}: command must be a string")
-    if not (
-        isinstance(checksums, dict) and set(checksums) == {WEIGHTS, HISTORY} and all(map(_is_sha, checksums.values()))
-    ):
-        raise CheckpointError(f"{path} lacks the SHA-256 of {WEIGHTS} and {HISTORY}")
-    return Description(config, scores, command, checksums)
+    return parse_description(path, _read_file(path, LIMITS[CONFIG]))
 
 
 def read_weights(folder: Path) -> tuple[Config, dict[str, RawTensor]]:
@@ -235,15 +214,10 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     """
     folder = Path(folder)
     for description in _attempts(folder):
-        data = _matching(folder, HISTORY, description.checksums[HISTORY], _MAX_HISTORY)
+        data = _matching(folder, HISTORY, description.checksums[HISTORY], LIMITS[HISTORY])
         if data is not None:
-            break
-    else:
-        raise CheckpointError(f"{folder / HISTORY} does not have the checksum in {CONFIG}", hint=_AGAIN)
-    records = [_parse_json(folder / HISTORY, line) for line in data.splitlines()]
-    if not all(isinstance(each, dict) for each in records):
-        raise CheckpointError(f"{folder / HISTORY} has a line that is not an object")
-    return records
+            return parse_history(folder / HISTORY, data)
+    raise CheckpointError(f"{folder / HISTORY} does not have the checksum in {CONFIG}", hint=AGAIN)
 
 
 def verify(folder: Path) -> Verification:
@@ -254,304 +228,38 @@ def verify(folder: Path) -> Verification:
     """
     folder = Path(folder)
     read_history(folder)
-    checkpoint = load(folder)
-    parameters = sum(each.numel() for each in checkpoint.model.parameters())
-    return Verification(folder, describe(folder).checksums, parameters)
+    description, weights = _read_checkpoint(folder)
+    return Verification(folder, description.checksums, sum(len(each.data) // 4 for each in weights.values()))
 
 
-def save(
-    folder: Path,
-    model: Reverser[Any],
-    config: Config,
-    *,
-    scores: Mapping[str, Any] | None = None,
-    history: Iterable[Mapping[str, Any]] = (),
-    command: str | None = None,
-) -> None:
-    """Write a checkpoint, so that a crash at any moment leaves the folder's earlier one or this one.
-
-    Args:
-        folder: Where; made if need be. Files of other names in it are left alone.
-        model: On any device, in float32.
-        config: The run that made it; its `model` must be the model's own.
-        scores: As in `Checkpoint`.
-        history: What happened in training, oldest first, as JSON objects.
-        command: The command that made it.
-
-    Raises:
-        CheckpointError: The weights are not finite or not float32, or the folder cannot be written.
-    """
-    import torch
-    from safetensors.torch import save as serialize
-
-    if model.config != config.model:
-        raise CheckpointError("the model and the configuration to be saved with it differ")
-    state = {key: each.detach().cpu().contiguous() for key, each in model.state_dict().items()}
-    if any(each.dtype != torch.float32 for each in state.values()):
-        raise CheckpointError("a checkpoint holds float32 weights, and the model has others", hint="save model.float()")
-    if not all(bool(torch.isfinite(each).all()) for each in state.values()):
-        raise CheckpointError("the model's weights are not finite", hint="train with a lower learning rate")
-    if 4 * sum(each.numel() for each in state.values()) > _MAX_WEIGHTS:
-        raise CheckpointError(f"the model has more than {_MAX_WEIGHTS // _MEBIBYTE} MiB of weights")
-    staged = {
-        WEIGHTS: serialize(state, metadata={"format": "pt"}),
-        HISTORY: "".join(json.dumps(dict(each)) + "\n" for each in history).encode(),
-    }
-    if len(staged[HISTORY]) > _MAX_HISTORY:
-        raise CheckpointError(f"the history is longer than {_MAX_HISTORY // _MEBIBYTE} MiB")
-    if command is not None:
-        command = command.encode("utf-8", "backslashreplace").decode()
-    checksums = {name: _sha(data) for name, data in staged.items()}
-    _commit(Path(folder), staged, Description(config, dict(scores or {}), command, checksums))
-
-
-def save_scores(folder: Path, scores: Mapping[str, Any], *, name: str | None = None) -> None:
-    """Record measured results in a checkpoint and on its card, and leave the rest as it is.
-
-    Args:
-        folder: A checkpoint folder.
-        scores: As in `Checkpoint`; they replace what was recorded for the same lengths.
-        name: What the card calls the model; the folder's name if None.
-
-    Raises:
-        CheckpointError: The checkpoint cannot be read or written.
-    """
-    old = describe(folder)
-    _commit(Path(folder), {}, replace(old, scores={**old.scores, **scores}), name)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a checkpoint without its scores, every other file byte for byte but for the card, which is made anew.
-
-    Args:
-        source: A checkpoint folder.
-        target: Another; made if need be.
-
-    Raises:
-        CheckpointError: The checkpoint is damaged, or the copy cannot be written.
-    """
-    source = Path(source)
-    for description in _attempts(source):
-        contents = {
-            name: _matching(source, name, checksum, LIMITS[name]) for name, checksum in description.checksums.items()
-        }
-        found = {name: data for name, data in contents.items() if data is not None}
-        if len(found) == len(contents):
-            _commit(Path(target), found, replace(description, scores={}))
-            return
-    verify(source)
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and texts to one safetensors file, in one rename.
-
-    Raises:
-        CheckpointError: The file cannot be written.
-    """
-    from safetensors.torch import save as serialize
-
-    path = Path(path)
-    data = serialize({key: each.detach().cpu().contiguous() for key, each in tensors.items()}, metadata=dict(metadata))
-    if len(data) > _MAX_TENSORS:
-        raise CheckpointError(f"{path} would be larger than {_MAX_TENSORS // _MEBIBYTE} MiB")
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, data)
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What `save_tensors` wrote.
-
-    Raises:
-        CheckpointError: The file is missing, damaged or not safetensors.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    with _opened(path, _MAX_TENSORS):
-        pass
+def foreign(folder: Path) -> str | None:
+    """A file under one of a checkpoint's names that is not of a whole checkpoint of ours; None if there is none."""
+    folder = Path(folder)
+    taken = [name for name in FILES if os.path.lexists(folder / name)]
     try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {_short(str(error), quote=False)}") from error
-
-
-def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in the `state_dict` of the model that `config` describes, without making it."""
-    size, layers, width, symbols = config.hidden_size, config.layers, config.stack_width, vocabulary.SIZE
-    initial = (layers, 1, size)
-    table: dict[str, tuple[int, ...]] = {"initial_hidden": initial}
-    if config.kind != "rnn":
-        table["initial_cell"] = initial
-    if config.kind == "stack-lstm":
-        for cell in ("encoder", "decoder"):
-            table[f"{cell}.symbols"] = (symbols, 4 * size)
-            for layer in range(layers):
-                table[f"{cell}.recurrent.{layer}"] = ((width if layer == 0 else size) + size, 4 * size)
-                table[f"{cell}.bias.{layer}"] = (4 * size,)
-        for controls in ("controls",) if config.shared_controls else ("controls", "decoder_controls"):
-            table[f"{controls}.weight"] = (size, 2 + width)
-            table[f"{controls}.bias"] = (2 + width,)
-    else:
-        rows = size if config.kind == "rnn" else 4 * size
-        table["embedding.weight"] = (symbols, width)
-        for cell in ("encoder", "decoder"):
-            for layer in range(layers):
-                table[f"{cell}.weight_ih_l{layer}"] = (rows, width if layer == 0 else size)
-                table[f"{cell}.weight_hh_l{layer}"] = (rows, size)
-                table[f"{cell}.bias_ih_l{layer}"] = (rows,)
-                table[f"{cell}.bias_hh_l{layer}"] = (rows,)
-    table["output.weight"], table["output.bias"] = (size, size), (size,)
-    table["logits.weight"], table["logits.bias"] = (symbols, size), (symbols,)
-    return table
-
-
-def model_card(name: str, description: Description, history: bytes = b"") -> str:
-    """The README.md of a checkpoint, with the metadata that the Hugging Face Hub reads.
-
-    Args:
-        name: What the model is called on the card.
-        description: What the card tells.
-        history: What history.jsonl holds, for how long training took.
-    """
-    config = description.config
-    measured = dict(results(description.scores))
-    lines = [
-        "---",
-        "license: mit",
-        "library_name: stackrev",
-        "pipeline_tag: text-generation",
-        "tags:",
-        *(
-            f"- {tag}"
-            for tag in ("stackrev", config.model.kind, "neural-stack", "string-reversal", "sequence-to-sequence")
-        ),
-    ]
-    if measured:
-        lines += ["model-index:", f"- name: {json.dumps(name)}", "  results:"]
-    for lengths, score in measured.items():
-        lines += [
-            "  - task:",
-            "      type: text-generation",
-            "      name: String reversal",
-            "    dataset:",
-            "      type: stackrev-reversal",
-            f"      name: Random strings of {lengths} symbols",
-            f"      config: {json.dumps(lengths)}",
-            "      split: test",
-            "    metrics:",
-            *(
-                line
-                for metric in _SCORED
-                for line in (
-                    f"    - type: {metric}",
-                    f"      name: {metric.title()} accuracy",
-                    f"      value: {score[metric]}",
-                )
-            ),
-        ]
-    lines += [
-        "---",
-        "",
-        f"# {name}",
-        "",
-        _KINDS[config.model.kind],
-        "It reads `$`, a string and `|`, and is trained to write the string reversed and `&`.",
-        "",
-        "    pip install stackrev",
-        f"    stackrev reverse --model {name} '$A string to reverse|'",
-        "",
-    ]
-    if measured:
-        lines += ["| lengths | strings | coarse | fine |", "|---|---|---|---|"]
-        lines += [
-            f"| {lengths} | {score.get('samples', '')} | {_cut(score['coarse'])} | {_cut(score['fine'])} |"
-            for lengths, score in measured.items()
-        ]
-        lines += [
-            "",
-            "Coarse: the share of strings whose whole output, end marker included and nothing after it, is right.",
-            "Fine: the mean share of the output that is right before the first error.",
-            "",
-        ]
-    if trained := _trained(history):
-        lines += [f"Trained for {trained}.", ""]
-    lines += ["## Configuration", "", "```json", json.dumps(to_dict(config), indent=2), "```", ""]
-    if description.command is not None:
-        lines += ["Made by:", "", f"    {' '.join(description.command.split())}", ""]
-    return "\n".join(lines)
-
-
-def _trained(history: bytes) -> str:
-    """How long, by the last line of a history; empty if it does not say."""
-    try:
-        last = json.loads(history.splitlines()[-1])
-        batches, seconds = int(last["batch"]), float(last["seconds"])
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError):
-        return ""
-    if not 0 <= seconds < math.inf:
-        return ""
-    minutes = f" ({seconds / 60:,.0f} minutes)" if seconds >= 120 else ""
-    return f"{batches:,} batches in {seconds:,.0f} seconds{minutes}"
-
-
-def results(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The scores that have the form that `Checkpoint` describes, each with its range of lengths, as recorded."""
-    for lengths, score in scores.items():
-        if not (isinstance(score, Mapping) and all(_is_share(score.get(metric)) for metric in _SCORED)):
-            continue
-        if type(score.get("samples", 0)) is not int:
-            continue
-        with contextlib.suppress(ConfigError):
-            yield str(LengthRange.parse(lengths)), score
-
-
-_KINDS = {
-    "stack-lstm": "An LSTM with a differentiable neural stack (Grefenstette et al. 2015, arXiv 1506.02516).",
-    "lstm": "An LSTM, as a baseline for the neural stack of Grefenstette et al. 2015 (arXiv 1506.02516).",
-    "rnn": "An Elman RNN, as a baseline for the neural stack of Grefenstette et al. 2015 (arXiv 1506.02516).",
-}
-
-_AGAIN = "fetch or copy the checkpoint again"
-
-
-def _cut(share: float) -> str:
-    """Four decimals, cut rather than rounded: only all is 1.0000."""
-    return f"{math.floor(share * 10_000) / 10_000:.4f}"
-
-
-def _is_share(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= value <= 1  # type: ignore[operator]
-
-
-def _is_sha(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _sha(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _short(value: object, *, quote: bool = True, limit: int = 120) -> str:
-    """A value for a one-line message."""
-    text = repr(value) if quote else " ".join(str(value).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+        description = describe(folder)
+    except CheckpointError:
+        return CONFIG if CONFIG in taken else taken[0] if taken else None
+    for name, checksum in description.checksums.items():
+        with contextlib.suppress(CheckpointError):
+            if _matching(folder, name, checksum, LIMITS[name]) is not None:
+                continue
+        if name in taken:
+            return name
+    with contextlib.suppress(CheckpointError):
+        if CARD in taken and MARK.encode() not in _read_file(folder / CARD, LIMITS[CARD]).splitlines():
+            return CARD
+    return None
 
 
 def _read_checkpoint(folder: Path) -> tuple[Description, dict[str, RawTensor]]:
     for description in _attempts(folder):
-        expected = shapes(description.config.model)
-        size = 4 * sum(map(math.prod, expected.values()))
-        if size > _MAX_WEIGHTS:
-            raise CheckpointError(
-                f"{folder / CONFIG} calls for {size // _MEBIBYTE} MiB of weights",
-                hint=f"at most {_MAX_WEIGHTS // _MEBIBYTE} MiB can be loaded",
-            )
-        data = _matching(folder, WEIGHTS, description.checksums[WEIGHTS], 8 + _MAX_HEADER + size)
+        config = description.config.model
+        size = size_of(folder / CONFIG, config)
+        data = _matching(folder, WEIGHTS, description.checksums[WEIGHTS], 8 + MAX_HEADER + size)
         if data is not None:
-            return description, _parse_weights(folder / WEIGHTS, data, expected)
-    raise CheckpointError(_mismatch(folder / WEIGHTS, size), hint=_AGAIN)
+            return description, parse_weights(folder / WEIGHTS, data, config)
+    raise CheckpointError(_mismatch(folder / WEIGHTS, size), hint=AGAIN)
 
 
 def _attempts(folder: Path) -> Iterator[Description]:
@@ -566,20 +274,24 @@ def _attempts(folder: Path) -> Iterator[Description]:
 
 
 def _matching(folder: Path, name: str, checksum: str, limit: int) -> bytes | None:
-    """The contents of a file, or of the one that is about to take its place, whichever has the checksum."""
+    """The contents of a file, or of a staged one that is about to take its place, whichever has the checksum."""
     path = folder / name
-    # In this order: a writer may rename the second to the first in between.
-    with contextlib.suppress(CheckpointError):
-        data = _read_file(_staged(path), limit)
-        if _sha(data) == checksum:
+    # In this order: a writer may rename the staged file in between.
+    for each in (*files.staged_files(path)[:_MOST_STAGED], path):
+        try:
+            data = _read_file(each, limit)
+        except CheckpointError:
+            if each == path:
+                raise
+            continue
+        if sha(data) == checksum:
             return data
-    data = _read_file(path, limit)
-    return data if _sha(data) == checksum else None
+    return None
 
 
 def _mismatch(path: Path, expected: int) -> str:
     """Why a weights file has the wrong checksum."""
-    with _opened(path, 2**63) as file:
+    with files.raising(CheckpointError), files.opened(path, 2**63) as file:
         start = file.read(8)
         size = os.fstat(file.fileno()).st_size
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
@@ -589,71 +301,13 @@ def _mismatch(path: Path, expected: int) -> str:
     return f"{path} does not have the checksum in {CONFIG}"
 
 
-def _parse_weights(path: Path, data: bytes, expected: Mapping[str, tuple[int, ...]]) -> dict[str, RawTensor]:
-    from safetensors import SafetensorError, deserialize
-
-    if int.from_bytes(data[:8], "little") > _MAX_HEADER:
-        raise CheckpointError(f"{path} is not a safetensors file")
-    try:
-        contents = deserialize(data)  # type: ignore[no-untyped-call]
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {_short(str(error), quote=False)}") from error
-    found = {name: RawTensor(tuple(each["shape"]), each["dtype"], each["data"]) for name, each in contents}
-    if missing := sorted(set(expected) - set(found)):
-        raise CheckpointError(f"{path} lacks the tensor {missing[0]!r} ({len(missing)} missing)")
-    if unknown := sorted(set(found) - set(expected)):
-        raise CheckpointError(f"{path} has the unknown tensor {_short(unknown[0])} ({len(unknown)} unknown)")
-    for name, shape in expected.items():
-        tensor = found[name]
-        if tensor.dtype != "F32":
-            raise CheckpointError(f"{path}: {name} is {tensor.dtype}, not F32")
-        if tensor.shape != shape:
-            raise CheckpointError(f"{path}: {name} has the shape {_short(list(tensor.shape))}, not {list(shape)}")
-        # A sum of float32 cannot overflow in float64, so it is finite exactly if every term is.
-        if not math.isfinite(sum(memoryview(tensor.data).cast("f"))):
-            raise CheckpointError(f"{path}: {name} has values that are not finite")
-    return {name: found[name] for name in expected}
-
-
-def _parse_json(path: Path, data: bytes) -> Any:
-    try:
-        return json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not JSON: {_short(str(error), quote=False)}", hint=_AGAIN) from error
-
-
 def _read_file(path: Path, limit: int) -> bytes:
-    with _opened(path, limit) as file:
-        try:
-            data = file.read(limit + 1)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > limit:
-        raise CheckpointError(f"{path} is larger than {limit:,} bytes")
-    return data
-
-
-@contextlib.contextmanager
-def _opened(path: Path, limit: int) -> Iterator[BinaryIO]:
-    """A file open for reading, known to be a regular one of at most `limit` bytes."""
     try:
-        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - closed below
-    except FileNotFoundError:
+        return files.read_bytes(path, limit)
+    except MissingFileError:
         raise _missing(path) from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    with file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckpointError(f"{path} is not a regular file")
-        if status.st_size > limit:
-            raise CheckpointError(f"{path} has {status.st_size:,} bytes, which is more than it can need")
-        yield file
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file without waiting: a named pipe must not hang the program."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    except FileError as error:
+        raise CheckpointError(error.message, hint=error.hint) from error
 
 
 def _missing(path: Path) -> CheckpointError:
@@ -665,88 +319,142 @@ def _missing(path: Path) -> CheckpointError:
         pickles = sorted(each.name for each in folder.iterdir() if each.suffix in _PICKLES)
     if path.name in (WEIGHTS, CONFIG) and pickles:
         return CheckpointError(
-            f"{folder} has no {path.name} but {_short(pickles[0])}",
+            f"{folder} has no {path.name} but {short(pickles[0])}",
             hint="pickled weights are never read: only safetensors",
         )
     return CheckpointError(f"{folder} has no {path.name}", hint="a checkpoint is a folder made by stackrev train")
 
 
-def _commit(folder: Path, staged: Mapping[str, bytes], description: Description, name: str | None = None) -> None:
-    raw = {
-        "format": FORMAT,
-        "version": VERSION,
-        "config": to_dict(description.config),
-        "scores": description.scores,
-        "command": description.command,
-        "sha256": dict(description.checksums),
-    }
-    contents = (json.dumps(raw, indent=2) + "\n").encode()
-    if len(contents) > _MAX_CONFIG:
-        raise CheckpointError(f"{CONFIG} would be larger than {_MAX_CONFIG // _MEBIBYTE} MiB")
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _settle(folder)
-        for each, data in staged.items():
-            _write(_staged(folder / each), data)
-        _sync_folder(folder)
-        _replace(folder / CONFIG, contents)
-        for each in staged:
-            _staged(folder / each).replace(folder / each)
-        history = staged.get(HISTORY)
-        if history is None:
-            with contextlib.suppress(CheckpointError):
-                history = _matching(folder, HISTORY, description.checksums[HISTORY], _MAX_HISTORY)
-        _replace(folder / CARD, model_card(name or folder.resolve().name, description, history or b"").encode())
+# Writing.
 
 
-def _settle(folder: Path) -> None:
-    """Finish what a writer that died after its commit point left undone."""
-    if any(_staged(folder / name).exists() for name in (WEIGHTS, HISTORY)) and (folder / CONFIG).exists():
-        try:
-            checksums = describe(folder).checksums
-        except CheckpointError:
+def save(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    config: Config,
+    *,
+    scores: Mapping[str, Any] | None = None,
+    history: Iterable[Mapping[str, Any]] = (),
+    command: str | None = None,
+    lock: Lock | None = None,
+) -> None:
+    """Write a checkpoint, so that a crash at any moment leaves the folder's earlier one or this one.
+
+    Args:
+        folder: Where; made if need be. Files of other names in it are left alone.
+        weights: A model's `state_dict`, on any device, in float32.
+        config: The run that made the model; its `model` must be the model's own.
+        scores: As in `Description`.
+        history: What happened in training, oldest first, as JSON objects.
+        command: The command that made it.
+        lock: The folder's, where the caller holds it and has made sure that the folder is its own.
+
+    Raises:
+        CheckpointError: The weights are not those that the configuration calls for, not finite or not float32; or the
+            folder holds something else than a checkpoint of ours, is being written to, or cannot be written to.
+    """
+    folder = Path(folder)
+    staged = {WEIGHTS: dump_weights(weights, config.model), HISTORY: dump_history(history)}
+    if command is not None:
+        command = command.encode("utf-8", "backslashreplace").decode()
+    checksums = {name: sha(data) for name, data in staged.items()}
+    description = Description(config, dict(scores or {}), command, checksums)
+    with _locked(folder, lock):
+        if lock is None:
+            _require_own(folder)
+        _commit(folder, staged, description)
+
+
+def save_scores(folder: Path, scores: Mapping[str, Any], *, name: str | None = None, lock: Lock | None = None) -> None:
+    """Record measured results in a checkpoint and on its card, and leave the rest as it is.
+
+    Args:
+        folder: A checkpoint folder.
+        scores: As in `Description`; they replace what was recorded for the same lengths.
+        name: What the card calls the model; the folder's name if None.
+        lock: The folder's, where the caller holds it.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read, is being written to, or cannot be written to.
+    """
+    folder = Path(folder)
+    describe(folder)
+    with _locked(folder, lock):
+        old = describe(folder)
+        _commit(folder, {}, replace(old, scores={**old.scores, **scores}), name)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a checkpoint without its scores, every other file byte for byte but for the card, which is made anew.
+
+    Args:
+        source: A checkpoint folder.
+        target: Another; made if need be.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or the copy cannot be written.
+    """
+    source, target = Path(source), Path(target)
+    for description in _attempts(source):
+        contents = {
+            name: _matching(source, name, checksum, LIMITS[name]) for name, checksum in description.checksums.items()
+        }
+        found = {name: data for name, data in contents.items() if data is not None}
+        if len(found) == len(contents):
+            with _locked(target, None):
+                _require_own(target)
+                _commit(target, found, replace(description, scores={}))
             return
-        for name, checksum in checksums.items():
-            staged = _staged(folder / name)
-            if staged.is_file() and _sha(staged.read_bytes()) == checksum:
-                staged.replace(folder / name)
-
-
-def _staged(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Give a file new contents in one rename, on disk before this returns."""
-    staged = _staged(path)
-    _write(staged, data)
-    staged.replace(path)
-    _sync_folder(path.parent)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Not every system can open a folder; where it cannot, its renames are as durable as they get.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    verify(source)
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+def _locked(folder: Path, lock: Lock | None) -> Iterator[None]:
+    """Hold a folder's lock, unless the caller does; the folder is made where it is missing."""
+    with files.raising(CheckpointError):
+        files.make_folder(folder)
+        with locks.lock(folder, seconds=WAIT_SECONDS) if lock is None else contextlib.nullcontext():
+            yield
+
+
+def _require_own(folder: Path) -> None:
+    """Make sure that nothing in a folder is replaced that is not ours."""
+    if (name := foreign(folder)) is not None:
         raise CheckpointError(
-            f"{path} cannot be written: {reason}", hint="choose another folder, or make room"
-        ) from error
+            f"{folder} has a {name} that is not of a checkpoint of stackrev's",
+            hint="choose another folder, or move it away; nothing was overwritten",
+        )
+
+
+def _commit(folder: Path, new: Mapping[str, bytes], description: Description, name: str | None = None) -> None:
+    """Write a checkpoint into a folder whose lock is held; see the top of this module."""
+    contents = dump_description(description)
+    for each in FILES:
+        files.check(folder / each)
+    _settle(folder)
+    staged = {each: files.stage(folder / each, data) for each, data in new.items()}
+    files.sync_folder(folder)
+    files.write(folder / CONFIG, contents)
+    for each, file in staged.items():
+        files.place(file, folder / each)
+    history = new.get(HISTORY)
+    if history is None:
+        with contextlib.suppress(CheckpointError):
+            history = _matching(folder, HISTORY, description.checksums[HISTORY], LIMITS[HISTORY])
+    title = name or os.fsencode(folder.resolve().name).decode("utf-8", "backslashreplace")
+    files.write(folder / CARD, model_card(title, description, history or b"").encode())
+
+
+def _settle(folder: Path) -> None:
+    """Finish what a writer that died after its commit point left undone, and clear away what it left before it."""
+    checksums: Mapping[str, str] = {}
+    with contextlib.suppress(CheckpointError):
+        checksums = describe(folder).checksums
+    for name, checksum in checksums.items():
+        for staged in files.staged_files(folder / name):
+            with contextlib.suppress(CheckpointError):
+                if sha(_read_file(staged, LIMITS[name])) == checksum:
+                    files.place(staged, folder / name)
+                    break
+    for name in FILES:
+        files.sweep(folder / name)

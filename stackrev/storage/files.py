@@ -1,4 +1,4 @@
-"""Files: the one place that touches disks.
+"""Files: the one place that touches disks, with `locks`, which keeps two writers apart.
 
 **Reading.** Only regular files are opened, and never more is read than the caller allows: a device, a named pipe or a
 file that grows cannot hang the program or fill its memory.
@@ -7,9 +7,6 @@ file that grows cannot hang the program or fill its memory.
 before `write` returns. The bytes go into a *staged* file beside the target first, which one rename then puts in its
 place. Staged files have names that nobody can guess and are always newly made, so nothing that lies in the folder, a
 symbolic link or a named pipe say, is ever written through; and what is replaced must itself be a regular file.
-
-**Locking.** A folder has one lock, `.stackrev.lock`, a file that one holder at a time has locked. The system lets go of
-it when the holder dies, however it dies, so that a lock that is left behind locks nobody out.
 
 Every failure is a `FileError`; `raising` turns it into the error that a room's own callers expect.
 """
@@ -22,25 +19,17 @@ import os
 import re
 import secrets
 import stat
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
-from stackrev.errors import FileError, LockedError, MissingFileError, StackrevError
+from stackrev.errors import FileError, MissingFileError, StackrevError
 
-LOCK = ".stackrev.lock"
-"""The name of a folder's lock."""
-
-_NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)
-_AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe must not wait for whoever is at its other end
-_BINARY = getattr(os, "O_BINARY", 0)
+NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)
+AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe must not wait for whoever is at its other end
+BINARY = getattr(os, "OBINARY", 0)
 _LONGEST_NAME = 200  # in bytes, with room for what a staged name adds
-_LONGEST_LOCK = 32  # a process id and a line feed
-_POLL_SECONDS = 0.05
 
 
 @contextlib.contextmanager
@@ -64,7 +53,7 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
         FileError: It cannot be read, is not a regular file, or is larger.
     """
     try:
-        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))  # noqa: SIM115 - see below
+        file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | AT_ONCE))  # noqa: SIM115 - see below
     except FileNotFoundError:
         raise MissingFileError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
@@ -138,7 +127,13 @@ def write(path: Path, data: bytes | Iterable[bytes]) -> None:
     Raises:
         FileError: The file cannot be written, or `path` is something else than a regular file.
     """
-    place(stage(path, data), path)
+    staged = stage(path, data)
+    try:
+        place(staged, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            staged.unlink()
+        raise
 
 
 def stage(path: Path, data: bytes | Iterable[bytes]) -> Path:
@@ -155,18 +150,16 @@ def stage(path: Path, data: bytes | Iterable[bytes]) -> Path:
         FileError: As for `write`.
     """
     staged = path.with_name(f".{_stem(path)}.{secrets.token_hex(8)}.new")
-    with _writing(path):
-        existing = _status(path)
-        if existing is not None and not stat.S_ISREG(existing.st_mode):
-            raise FileError(f"{path} is not a regular file, and nothing else is written to", hint="choose another name")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NOT_FOLLOWED | _BINARY
+    existing = check(path)
+    with writing(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NOT_FOLLOWED | BINARY
         file = os.fdopen(os.open(staged, flags, 0o666), "wb")
     try:
         with file:
             for part in (data,) if isinstance(data, bytes) else data:
-                with _writing(path):
+                with writing(path):
                     file.write(part)
-            with _writing(path):
+            with writing(path):
                 file.flush()
                 os.fsync(file.fileno())
                 if existing is not None:
@@ -180,20 +173,31 @@ def stage(path: Path, data: bytes | Iterable[bytes]) -> Path:
     return staged
 
 
+def check(path: Path) -> os.stat_result | None:
+    """Make sure that what is under a name may be replaced: a regular file, links not followed, or nothing.
+
+    Returns:
+        What the system says of it, and None if there is nothing.
+
+    Raises:
+        FileError: It is something else.
+    """
+    with writing(path):
+        existing = status_of(path)
+    if existing is not None and not stat.S_ISREG(existing.st_mode):
+        raise FileError(f"{path} is not a regular file, and nothing else is written to", hint="choose another name")
+    return existing
+
+
 def place(staged: Path, path: Path) -> None:
     """Give a staged file its name, in one rename that is on disk before this returns.
 
     Raises:
-        FileError: It cannot be renamed; the staged file is removed then.
+        FileError: It cannot be renamed; the staged file is left as it is.
     """
-    with _writing(path):
-        try:
-            staged.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                staged.unlink()
-            raise
-        _sync_folder(path.parent)
+    with writing(path):
+        staged.replace(path)
+        sync_folder(path.parent)
 
 
 def append(path: Path, lines: bytes) -> None:
@@ -209,9 +213,9 @@ def append(path: Path, lines: bytes) -> None:
     Raises:
         FileError: The file cannot be written, or is not a regular one.
     """
-    with _writing(path):
-        new = _status(path) is None
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _NOT_FOLLOWED | _AT_ONCE | _BINARY
+    with writing(path):
+        new = status_of(path) is None
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | NOT_FOLLOWED | AT_ONCE | BINARY
         try:
             file = FileIO(os.open(path, flags, 0o666), "r+")
         except OSError as error:
@@ -227,7 +231,7 @@ def append(path: Path, lines: bytes) -> None:
                 view = view[file.write(view) :]
             os.fsync(file.fileno())
         if new:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
 
 def _end_of_lines(file: FileIO) -> int:
@@ -271,9 +275,9 @@ def remove(path: Path) -> None:
     Raises:
         FileError: It cannot be removed.
     """
-    with _writing(path), contextlib.suppress(FileNotFoundError):
+    with writing(path), contextlib.suppress(FileNotFoundError):
         path.unlink()
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def make_folder(folder: Path) -> None:
@@ -282,7 +286,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         FileError: It cannot be made.
     """
-    with _writing(folder):
+    with writing(folder):
         missing = []
         above = folder
         while not above.exists() and above != above.parent:
@@ -290,151 +294,18 @@ def make_folder(folder: Path) -> None:
             above = above.parent
         folder.mkdir(parents=True, exist_ok=True)
         for each in missing:
-            _sync_folder(each.parent)
+            sync_folder(each.parent)
 
 
-# Locking.
-
-
-class Lock:
-    """A file that one holder at a time has locked, in whatever process or thread; `with` acquires and releases it.
-
-    The file is made where it is missing and removed on release. It holds the holder's process id.
-
-    Args:
-        path: The file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor: int | None = None
-
-    @property
-    def held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._descriptor is not None
-
-    def acquire(self, seconds: float | None = 0.0) -> None:
-        """Take the lock.
-
-        Args:
-            seconds: How long to wait for another holder; for ever if None.
-
-        Raises:
-            LockedError: Another holder still has it.
-            FileError: The file cannot be made or locked, or is not one that this class has made.
-        """
-        if self.held:
-            raise LockedError(f"{self.path} is locked already", pid=os.getpid())
-        end = None if seconds is None else time.monotonic() + seconds
-        while not self._attempt():
-            if end is not None and time.monotonic() >= end:
-                pid = self._holder()
-                who = "another process" if pid is None else f"another process ({pid})"
-                raise LockedError(f"{who} holds {self.path}", hint="wait until it has ended", pid=pid)
-            time.sleep(_POLL_SECONDS)
-
-    def release(self) -> None:
-        """Let go of the lock, if it is held."""
-        if self._descriptor is None:
-            return
-        descriptor, self._descriptor = self._descriptor, None
-        # Removed before it is unlocked: whoever waits for this file then sees that it is gone, and makes a new one.
-        with contextlib.suppress(OSError):
-            self.path.unlink()
-        os.close(descriptor)
-
-    def __enter__(self) -> Lock:
-        if not self.held:
-            self.acquire()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.release()
-
-    def _attempt(self) -> bool:
-        """Lock the file that has the name now; False if another holder has it, or if it has just been removed."""
-        with _writing(self.path):
-            try:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | _NOT_FOLLOWED | _AT_ONCE | _BINARY, 0o666)
-            except OSError as error:
-                if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                    raise self._foreign() from error
-                raise
-            try:
-                status = os.fstat(descriptor)
-                # Written to below: a second name of somebody's file must not be.
-                if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or status.st_size > _LONGEST_LOCK:
-                    raise self._foreign()
-                if not re.fullmatch(rb"([0-9]+\n)?", os.read(descriptor, _LONGEST_LOCK)):
-                    raise self._foreign()
-                if not _lock_at_once(descriptor) or not self._is(descriptor):
-                    os.close(descriptor)
-                    return False
-                os.ftruncate(descriptor, 0)
-                os.lseek(descriptor, 0, os.SEEK_SET)
-                os.write(descriptor, f"{os.getpid()}\n".encode())
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.close(descriptor)
-                raise
-        self._descriptor = descriptor
-        return True
-
-    def _is(self, descriptor: int) -> bool:
-        status = _status(self.path)
-        return status is not None and os.path.samestat(os.fstat(descriptor), status)
-
-    def _holder(self) -> int | None:
-        with contextlib.suppress(FileError, ValueError):
-            text = read_bytes(self.path, _LONGEST_LOCK).decode("ascii").strip()
-            return int(text) if text.isdecimal() else None
-        return None
-
-    def _foreign(self) -> FileError:
-        return FileError(f"{self.path} is not a lock of stackrev's", hint="move it away, or choose another folder")
-
-
-@contextlib.contextmanager
-def lock(folder: Path, *, seconds: float | None = 0.0) -> Iterator[Lock]:
-    """Hold a folder's lock, without which nothing in a run's or a checkpoint's folder is written.
-
-    Args:
-        folder: A folder that is there.
-        seconds: How long to wait for another holder; for ever if None.
-
-    Raises:
-        LockedError: Another process, or another thread of this one, still has it.
-        FileError: The folder cannot be written to.
-    """
-    held = Lock(folder / LOCK)
-    try:
-        held.acquire(seconds)
-    except LockedError as error:
-        who = "another process" if error.pid is None else f"another process ({error.pid})"
-        raise LockedError(f"{who} writes to {folder}", hint="wait until it has ended", pid=error.pid) from error
-    with held:
-        yield held
-
-
-def _lock_at_once(descriptor: int) -> bool:
-    """Lock an open file, unless another holder has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in a folder are on disk, where the system can tell it to."""
+    # Not every system can open a folder; where it cannot, its renames are as durable as they get.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.lseek(descriptor, 2**30, os.SEEK_SET)  # past the process id, which others may read
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 # What these share.
@@ -445,7 +316,7 @@ def _stem(path: Path) -> str:
     return path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else "stackrev"
 
 
-def _status(path: Path) -> os.stat_result | None:
+def status_of(path: Path) -> os.stat_result | None:
     """What stands under a name itself, links not followed."""
     try:
         return path.lstat()
@@ -454,22 +325,13 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _is_regular(path: Path) -> bool:
-    status = _status(path)
+    status = status_of(path)
     return status is not None and stat.S_ISREG(status.st_mode)
 
 
-def _sync_folder(folder: Path) -> None:
-    # Not every system can open a folder; where it cannot, its renames are as durable as they get.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system has against writing a path into a `FileError`."""
     try:
         yield
     except (OSError, ValueError) as error:

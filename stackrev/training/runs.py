@@ -1,32 +1,40 @@
 """Training runs that live in a folder, and lose nothing when they are stopped or killed.
 
 The folder is a checkpoint (see `checkpoints`) and one file more, `training.safetensors`, which holds everything that
-the run needs to go on: weights, the optimizer's state, generators, configuration and history. That file alone is what
-a run resumes from, and it is replaced in one rename before the checkpoint is. So a run that is killed at any moment
-has a whole checkpoint and a whole state; at worst the checkpoint is one save behind, and the next save mends that.
+the run needs to go on: weights, the optimizer's state, generators, configuration and history (see `state`). That file
+alone is what a run resumes from, and it is replaced in one rename before the checkpoint is. So a run that is killed at
+any moment has a whole checkpoint and a whole state; at worst the checkpoint is one save behind, and the next save mends
+that.
+
+One process trains in a folder at a time: it holds the folder's lock while it trains or saves, and it goes on only from
+what it has last written or read there.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stackrev.config import Config, from_dict, to_dict
-from stackrev.errors import CheckpointError, ConfigError, TrainingError
+from stackrev.config import Config, to_dict
+from stackrev.errors import CheckpointError, LockedError, TrainingError
 from stackrev.evaluation.scoring import Scores, score
-from stackrev.storage import checkpoints
+from stackrev.storage import checkpoints, files, locks
+from stackrev.storage.locks import Lock
 from stackrev.tasks.batches import held_out
+from stackrev.training import state as states
+from stackrev.training.state import STATE, State
 from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer
 
-STATE = "training.safetensors"
 SAVE_SECONDS = 60.0
 """How long a run may go on without a save, where its checks are further apart."""
+WAIT_SECONDS = 1.0
+"""How long a folder's lock is waited for: another process may be about to end."""
 
 
 class Run:
@@ -51,6 +59,8 @@ class Run:
         self.threads = threads
         self.command = command
         self._saved: tuple[int, int] | None = None
+        self._lock: Lock | None = None
+        self._stamp = _stamp(folder)
 
     @classmethod
     def start(cls, folder: Path, config: Config, *, command: str | None = None, overwrite: bool = False) -> Run:
@@ -63,12 +73,18 @@ class Run:
             overwrite: Whether a run or a checkpoint in the folder may be replaced.
 
         Raises:
-            TrainingError: The folder is not free.
+            TrainingError: The folder is not free, or another process trains there.
             CheckpointError: The folder cannot be written.
         """
-        _claim(folder, overwrite=overwrite)
-        run = cls(folder, Trainer(config), command=command, threads=torch.get_num_threads())
-        run.save()
+        if folder.exists() and not folder.is_dir():
+            raise TrainingError(f"{folder} is not a folder", hint="choose another --output")
+        trainer = Trainer(config)
+        with files.raising(CheckpointError):
+            files.make_folder(folder)
+        with _locked(folder) as lock:
+            _claim(folder, overwrite=overwrite)
+            run = cls(folder, trainer, command=command, threads=torch.get_num_threads())
+            run._save(lock)
         return run
 
     @classmethod
@@ -76,24 +92,21 @@ class Run:
         """A run as it was last saved.
 
         Raises:
-            TrainingError: The folder holds no run, or its state does not fit together.
+            TrainingError: The folder holds no run, its state does not fit together, or another process trains there.
             CheckpointError: The state is damaged.
         """
-        path = folder / STATE
-        if not path.is_file():
+        if not (folder / STATE).is_file():
             raise TrainingError(
                 f"{folder} holds no run to resume", hint="leave out --resume to start one, or name its folder"
             )
-        tensors, metadata = checkpoints.load_tensors(path)
-        try:
-            state = json.loads(metadata["state"])
-            config = from_dict(Config, state["config"])
-            command, threads = state["command"], state["threads"]
-        except (KeyError, TypeError, ValueError, ConfigError) as error:
-            raise CheckpointError(f"{path} is not the state of a run", hint="start the run again") from error
-        trainer = Trainer(config)
-        trainer.restore(tensors, state)
-        return cls(folder, trainer, command=command, threads=threads)
+        with _locked(folder):
+            stamp = _stamp(folder)
+            tensors, state = states.read(folder)
+        trainer = Trainer(state.config)
+        trainer.restore(tensors, {"progress": state.progress})
+        run = cls(folder, trainer, command=state.command, threads=state.threads)
+        run._stamp = stamp
+        return run
 
     @property
     def config(self) -> Config:
@@ -132,7 +145,8 @@ class Run:
             Whether the run is done.
 
         Raises:
-            TrainingError: The loss is not finite.
+            TrainingError: The loss is not finite; or another process trains in the folder, or has since this run was
+                last read or saved.
             CheckpointError: The run cannot be saved.
         """
         last = time.monotonic()
@@ -147,33 +161,60 @@ class Run:
             if stop():
                 raise _Stopped
 
-        with contextlib.suppress(_Stopped):
-            self.trainer.run(handle)
-        self.save()
+        with self._hold():
+            with contextlib.suppress(_Stopped):
+                self.trainer.run(handle)
+            self.save()
         return self.trainer.done
 
     def save(self) -> None:
         """Save the run as it stands; nothing is written if nothing has changed.
 
         Raises:
+            TrainingError: Another process trains in the folder, or has since this run was last read or saved.
             CheckpointError: It cannot be written.
         """
+        if self._now() != self._saved:
+            with self._hold() as lock:
+                self._save(lock)
+
+    def _save(self, lock: Lock) -> None:
         progress = self.trainer.progress
-        now = (progress.batch, len(progress.history))
-        if now == self._saved:
-            return
-        tensors, state = self.trainer.state()
-        state |= {"command": self.command, "threads": self.threads}
-        checkpoints.save_tensors(self.folder / STATE, tensors, {"state": json.dumps(state)})
+        tensors, description = self.trainer.state()
+        state = State(self.config, description["progress"], self.command, self.threads)
+        states.write(self.folder, tensors, state)
+        self._stamp = _stamp(self.folder)
         checkpoints.save(
             self.folder,
-            self.trainer.model,
+            self.trainer.model.state_dict(),
             self.config,
             scores=self._scores(),
             history=progress.history,
             command=self.command,
+            lock=lock,
         )
-        self._saved = now
+        self._saved = self._now()
+
+    def _now(self) -> tuple[int, int]:
+        """What changes with every batch and every check."""
+        return self.trainer.progress.batch, len(self.trainer.progress.history)
+
+    @contextlib.contextmanager
+    def _hold(self) -> Iterator[Lock]:
+        """Hold the folder's lock, and make sure that the folder is as this run knows it."""
+        if self._lock is not None:
+            yield self._lock
+            return
+        with _locked(self.folder) as lock:
+            if _stamp(self.folder) != self._stamp:
+                raise TrainingError(
+                    f"another process has trained in {self.folder} meanwhile", hint="--resume goes on from there"
+                )
+            self._lock = lock
+            try:
+                yield lock
+            finally:
+                self._lock = None
 
     def _scores(self) -> dict[str, Any]:
         """The last check's scores, if they are these weights'."""
@@ -198,13 +239,17 @@ def measure(folder: Path, *, on_progress: Callable[[int], object] | None = None)
         The scores of each range of lengths, such as "65-128".
 
     Raises:
+        TrainingError: Another process trains in the folder.
         CheckpointError: The checkpoint cannot be read or written.
     """
-    checkpoint = checkpoints.load(folder)
-    data = checkpoint.config.data
-    sets = zip((data.lengths, data.test_lengths), held_out(data), strict=True)
-    scores = {str(lengths): score(checkpoint.model, each, on_progress=on_progress) for lengths, each in sets}
-    checkpoints.save_scores(folder, {name: summary(each, data.held_out_seed) for name, each in scores.items()})
+    checkpoints.describe(folder)
+    with _locked(folder) as lock:
+        checkpoint = checkpoints.load(folder)
+        data = checkpoint.config.data
+        sets = zip((data.lengths, data.test_lengths), held_out(data), strict=True)
+        scores = {str(lengths): score(checkpoint.model, each, on_progress=on_progress) for lengths, each in sets}
+        recorded = {name: summary(each, data.held_out_seed) for name, each in scores.items()}
+        checkpoints.save_scores(folder, recorded, lock=lock)
     return scores
 
 
@@ -217,24 +262,54 @@ class _Stopped(Exception):
     """A run was asked to stop."""
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[Lock]:
+    """Hold a folder's lock.
+
+    Raises:
+        TrainingError: Another process holds it.
+        CheckpointError: The folder cannot be written.
+    """
+    with contextlib.ExitStack() as stack, files.raising(CheckpointError):
+        try:
+            lock = stack.enter_context(locks.lock(folder, seconds=WAIT_SECONDS))
+        except LockedError as error:
+            who = "another process" if error.pid is None else f"another process ({error.pid})"
+            raise TrainingError(
+                f"{who} trains in {folder}", hint="wait until it has ended, or choose another --output"
+            ) from error
+        yield lock
+
+
+def _stamp(folder: Path) -> tuple[int, int, int] | None:
+    """What tells one state of a run's folder from the next: every save replaces the file."""
+    try:
+        status = (folder / STATE).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
 def _claim(folder: Path, *, overwrite: bool) -> None:
     """Make sure that a run may be written to a folder, and remove the state of one that it replaces."""
-    taken = [name for name in (STATE, *checkpoints.FILES) if (folder / name).exists()]
-    if folder.exists() and not folder.is_dir():
-        raise TrainingError(f"{folder} is not a folder", hint="choose another --output")
+    taken = [name for name in (STATE, *checkpoints.FILES) if os.path.lexists(folder / name)]
     if not taken:
         return
-    if not {STATE, checkpoints.CONFIG} & set(taken):
+    foreign = checkpoints.foreign(folder)
+    if STATE in taken and not states.is_state(folder):
+        foreign = STATE
+    if foreign is not None:
         raise TrainingError(
-            f"{folder} has a {taken[0]} that is not a run's", hint="choose another --output; nothing was overwritten"
+            f"{folder} has a {foreign} that is not a run's",
+            hint="choose another --output, or move it away; nothing was overwritten",
         )
     if not overwrite:
         raise TrainingError(
             f"{folder} already holds a run",
             hint="--resume goes on with it, --force replaces it, --output chooses another folder",
         )
-    with contextlib.suppress(FileNotFoundError):
-        (folder / STATE).unlink()
+    with files.raising(CheckpointError):
+        files.remove(folder / STATE)
 
 
 def _flat(raw: Mapping[str, Any]) -> dict[str, Any]:

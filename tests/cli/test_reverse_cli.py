@@ -31,7 +31,7 @@ compiled = pytest.mark.skipif(not kernels.available(), reason="without the compi
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
-    checkpoints.save(folder, handmade_reverser(), Config(model=handmade_reverser().config))
+    checkpoints.save(folder, handmade_reverser().state_dict(), Config(model=handmade_reverser().config))
     return str(folder)
 
 
@@ -43,7 +43,7 @@ def bad(tmp_path_factory):
         x, o = (3 + ord(each) for each in "xo")
         model.logits.weight[x] = model.logits.weight[o]
         model.logits.bias[x] = 0.5
-    checkpoints.save(folder, model, Config(model=model.config))
+    checkpoints.save(folder, model.state_dict(), Config(model=model.config))
     return str(folder)
 
 
@@ -146,7 +146,7 @@ class TestCheck:
 
     def test_a_baseline(self, run, tmp_path):
         model = build(ModelConfig(kind="lstm", hidden_size=4, stack_width=4), torch.Generator()).eval()
-        checkpoints.save(tmp_path, model, Config(model=model.config))
+        checkpoints.save(tmp_path, model.state_dict(), Config(model=model.config))
         code, _, err = run("--model", str(tmp_path), "--check", "--threads", "1", "hello")
         assert code == 1
         assert err.startswith("error: the network errs at character 1 of 5: ")
@@ -177,7 +177,7 @@ class TestTrace:
 
     def test_what_cannot_be_traced(self, run, good, tmp_path):
         model = build(ModelConfig(kind="rnn", hidden_size=4, stack_width=4), torch.Generator()).eval()
-        checkpoints.save(tmp_path, model, Config(model=model.config))
+        checkpoints.save(tmp_path, model.state_dict(), Config(model=model.config))
         code, _, err = run("--model", str(tmp_path), "--trace", "hi")
         assert code == 2
         assert "has no stack to trace" in err

@@ -35,7 +35,7 @@ def opener(request):
 
 
 def saved(folder, model):
-    checkpoints.save(folder, model, Config(model=model.config))
+    checkpoints.save(folder, model.state_dict(), Config(model=model.config))
     return folder
 
 

@@ -161,7 +161,9 @@ class TestGenerator:
         config = Config(model=ModelConfig(hidden_size=4, stack_width=4))
         model = build(config.model, torch.Generator().manual_seed(0))
         history = result(0, 200)["history"]
-        checkpoints.save(tmp_path / "models" / "stack-lstm", model, config, history=history, command="stackrev train")
+        checkpoints.save(
+            tmp_path / "models" / "stack-lstm", model.state_dict(), config, history=history, command="stackrev train"
+        )
         asked = []
 
         def answer(*arguments):

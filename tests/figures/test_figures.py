@@ -202,7 +202,7 @@ class TestCommand:
 
         config = Config(model=ModelConfig(hidden_size=4, stack_width=4))
         model = build(config.model, torch.Generator().manual_seed(0))
-        checkpoints.save(tmp_path / "mine", model, config, history=history(300))
+        checkpoints.save(tmp_path / "mine", model.state_dict(), config, history=history(300))
         assert run("learning", "--model", "mine") == (0, "learning.svg\n", "")
         assert run("gates", "--model", "mine", "$ab|") == (0, "gates.svg\n", "")
         assert run("stack", "--model", "mine", "ab", "-o", "s.png") == (0, "s.png\n", "")

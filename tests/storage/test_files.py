@@ -1,19 +1,15 @@
-"""Files are read within bounds, written whole and durably through no link, and locked by one holder at a time."""
+"""Files are read within bounds, and written whole, durably and through no link."""
 
 from __future__ import annotations
 
 import os
-import signal
 import stat
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 import stackrev
-from stackrev.errors import CheckpointError, FileError, LockedError, MissingFileError
+from stackrev.errors import CheckpointError, FileError, MissingFileError
 from stackrev.storage import files
 
 ROOT = Path(stackrev.__file__).parent.parent
@@ -177,75 +173,3 @@ def test_a_file_and_every_new_folder_are_on_disk_in_this_order(tmp_path, monkeyp
     files.remove(tmp_path / "a" / "b" / "file")
     files.remove(tmp_path / "a" / "b" / "file")
     assert done == ["b"]
-
-
-# Locking.
-
-
-def test_a_folder_has_one_lock(tmp_path):
-    with files.lock(tmp_path) as held:
-        assert held.held
-        with pytest.raises(LockedError, match=rf"another process \({os.getpid()}\) w") as caught, files.lock(tmp_path):
-            pass
-        assert caught.value.pid == os.getpid()
-        assert "\n" not in caught.value.message
-    assert not held.held
-    assert names(tmp_path) == []
-    with files.lock(tmp_path):
-        pass
-
-
-def test_a_lock_that_its_holder_left_behind_locks_nobody_out(tmp_path):
-    code = "import os, sys, signal; from pathlib import Path; from stackrev.storage import files\n"
-    code += "with files.lock(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert names(tmp_path) == [files.LOCK]
-    with files.lock(tmp_path):
-        assert (tmp_path / files.LOCK).read_text() == f"{os.getpid()}\n"
-    assert names(tmp_path) == []
-
-
-def test_holders_take_turns(tmp_path):
-    inside, most = [], []
-
-    def work():
-        for _ in range(20):
-            with files.lock(tmp_path, seconds=None):
-                inside.append(1)
-                most.append(len(inside))
-                inside.pop()
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert len(most) == 80
-    assert max(most) == 1
-
-
-def test_what_is_no_lock_is_neither_taken_nor_changed(tmp_path):
-    (tmp_path / "victim").write_text("12")
-    lock = tmp_path / files.LOCK
-    for make in (
-        lambda: lock.symlink_to("victim"),
-        lambda: lock.symlink_to("nothing"),
-        lambda: lock.hardlink_to(tmp_path / "victim"),
-        lambda: os.mkfifo(lock),
-        lambda: lock.write_text("mine"),
-        lambda: lock.write_text("1\n" * 100),
-    ):
-        make()
-        before = lock.lstat()
-        with pytest.raises(FileError, match="not a lock of stackrev's"), files.lock(tmp_path):
-            pass
-        assert os.path.samestat(before, lock.lstat())
-        assert before.st_size == lock.lstat().st_size
-        lock.unlink()
-    lock.mkdir()
-    with pytest.raises(FileError, match="not a lock of stackrev's"), files.lock(tmp_path):
-        pass
-    assert (tmp_path / "victim").read_text() == "12"
-    assert not (tmp_path / "nothing").exists()

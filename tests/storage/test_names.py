@@ -17,7 +17,7 @@ SMALL = Config(model=ModelConfig(hidden_size=8, stack_width=6))
 
 
 def make(folder):
-    checkpoints.save(folder, build(SMALL.model, torch.Generator().manual_seed(0)), SMALL)
+    checkpoints.save(folder, build(SMALL.model, torch.Generator().manual_seed(0)).state_dict(), SMALL)
 
 
 @pytest.mark.parametrize(
