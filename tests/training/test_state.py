@@ -7,12 +7,12 @@ import shutil
 
 import pytest
 import torch
+from test_runs import tiny
 
 from stackrev.errors import CheckpointError, StackrevError
 from stackrev.storage import tensors
 from stackrev.training import state as states
 from stackrev.training.runs import Run
-from tests.training.test_runs import tiny
 
 
 @pytest.fixture(scope="module")
