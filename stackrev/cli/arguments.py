@@ -23,7 +23,7 @@ def typed_words() -> list[str]:
     A POSIX system hands over bytes. They are text in UTF-8 whatever the locale says, as those of stdin are; bytes that
     are not UTF-8 come out as lone surrogates, which `os.fsencode` turns back.
     """
-    if os.name == "nt":
+    if os.name == "nt" or sys.getfilesystemencoding() == "utf-8":
         return sys.argv[1:]
     return [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]]
 

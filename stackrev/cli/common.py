@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stackrev import __version__, kernels
 from stackrev.cli.output import Output
-from stackrev.cli.output import counted as counted
-from stackrev.cli.progress import Bar
 from stackrev.config import LengthRange, ModelKind
 from stackrev.errors import StackrevError
 
@@ -161,26 +158,6 @@ def version() -> str:
     from importlib import metadata
 
     return f"stackrev {__version__}\ntorch {metadata.version('torch')}\n{kernels.describe()}"
-
-
-def complain(kind: str, message: str) -> None:
-    """One line on stderr: an error, a hint or a note."""
-    getattr(Output(result=False), kind)(message)
-
-
-def print_json(result: Any) -> None:
-    """A result as JSON on stdout."""
-    Output(json=True).result(result, lambda: None)
-
-
-def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Rows on stdout, in columns: the first to the left, the others to the right."""
-    Output().table(rows)
-
-
-def progress(description: str, *, total: int, quiet: bool = False) -> Bar:
-    """A progress bar on stderr while it is a terminal; gives what to call with each advance."""
-    return Output(quiet=quiet, result=False).progress(description, total=total)
 
 
 def share(value: float) -> str:

@@ -24,13 +24,11 @@ from stackrev.cli.common import (
     check_size,
     examples,
     load_model,
-    print_json,
-    print_table,
-    progress,
     set_threads,
     share,
     with_default,
 )
+from stackrev.cli.output import Output
 from stackrev.config import LengthRange
 
 if TYPE_CHECKING:
@@ -84,6 +82,7 @@ def evaluate(
     gates are by how much their pre-activations are past the point from which a gate is exactly 0 or 1; a negative one
     has been between. That of the logits is by how much the right symbol's exceeds the second best.
     """
+    out = Output(json=json, quiet=quiet)
     set_threads(threads)
     if data is None:
         asked = lengths or DEFAULT_LENGTHS
@@ -102,17 +101,23 @@ def evaluate(
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")
     results = []
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        with progress(name, total=symbols_of(strings), quiet=quiet) as advance:
+        with out.progress(name, total=symbols_of(strings)) as advance:
             results.append((name, score(checkpoint.model, strings, margins=margins, on_progress=advance)))
-    if json:
-        used = None if data else seed
-        print_json([_result(name, asked, used, scores, by_length=by_length) for name, scores in results])
-    else:
-        rows = [row for name, scores in results for row in _rows(name, asked, scores, by_length=by_length)]
-        print_table([("model", "lengths", "strings", "coarse", "fine"), *rows])
-        if margins:
-            print()
-            print_table(_margin_rows(results))
+    used = None if data else seed
+    out.result(
+        [_result(name, asked, used, scores, by_length=by_length) for name, scores in results],
+        lambda: _print_scores(out, asked, results, by_length=by_length, margins=margins),
+    )
+
+
+def _print_scores(
+    out: Output, lengths: LengthRange, results: list[tuple[str, Scores]], *, by_length: bool, margins: bool
+) -> None:
+    rows = [row for name, scores in results for row in _rows(name, lengths, scores, by_length=by_length)]
+    out.table([("model", "lengths", "strings", "coarse", "fine"), *rows])
+    if margins:
+        out.line()
+        out.table(_margin_rows(results))
 
 
 def _draw(lengths: LengthRange, samples: int, seed: int) -> list[Tensor]:

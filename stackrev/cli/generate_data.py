@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,12 +14,10 @@ from stackrev.cli.common import (
     SeedOption,
     UsageError,
     check_size,
-    complain,
-    counted,
     examples,
-    progress,
     with_default,
 )
+from stackrev.cli.output import Output, counted
 from stackrev.tasks import vocabulary
 
 app = typer.Typer()
@@ -50,6 +47,8 @@ def generate_data(
     Each line is {"input": "$...|", "target": "...&"}. `stackrev evaluate` draws the same strings from the same lengths,
     samples and seed.
     """
+    file = None if output is None or str(output) == "-" else output
+    out = Output(quiet=quiet, result=file is None)
     lengths = lengths or DEFAULT_LENGTHS
     check_size(lengths, samples)
     if alphabet == "":
@@ -63,10 +62,9 @@ def generate_data(
     strings = sample_strings(
         lengths, samples, torch.Generator().manual_seed(seed), alphabet=list(dict.fromkeys(symbols))
     )
-    if output is None or str(output) == "-":
-        write_examples(strings, sys.stdout)
+    if file is None:
+        write_examples(strings, out)
         return
-    with progress("writing", quiet=quiet, total=samples) as advance:
-        save_examples(counted(strings, advance), output)
-    if not quiet:
-        complain("note", f"wrote {samples} strings to {output}")
+    with out.progress("writing", total=samples) as advance:
+        save_examples(counted(strings, advance), file)
+    out.note(f"wrote {samples} strings to {file}")

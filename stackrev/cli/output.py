@@ -141,6 +141,10 @@ class Output:
         for line in block.split("\n"):
             self.line(line)
 
+    def write(self, text: str) -> None:
+        """Whole lines of the result, from what writes into a file."""
+        self.text(text.removesuffix("\n"))
+
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Rows of the result, in columns: the first to the left, the others to the right."""
         shown = [[self.out.shown(cell) for cell in row] for row in rows]

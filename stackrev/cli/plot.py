@@ -21,10 +21,10 @@ from stackrev.cli.common import (
     examples,
     find_model,
     load_model,
-    progress,
     set_threads,
     show_help,
 )
+from stackrev.cli.output import Output
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
 
@@ -176,7 +176,7 @@ def lengths(
     for name in names:
         checkpoint = load_model(name)
         trained = trained or checkpoint.config.data.lengths
-        with progress(name, total=symbols_of(strings), quiet=quiet) as advance:
+        with Output(quiet=quiet).progress(name, total=symbols_of(strings)) as advance:
             each = score(checkpoint.model, strings, on_progress=advance).by_length().values()
         kind = checkpoint.config.model.kind
         scores[kind if kind not in scores else name] = figures.lengths.LengthScores(
@@ -269,9 +269,10 @@ def _titled(title: str | None) -> dict[str, Any]:
 
 
 def _check(output: list[Path] | None) -> None:
-    """Refuse a file that cannot become a figure before any work is done."""
+    """Refuse a file that cannot become a figure, and a closed stdout, before any work is done."""
     from stackrev.figures import FORMATS
 
+    Output()
     for path in output or ():
         if path.suffix[1:].lower() not in FORMATS:
             raise UsageError(f"{path} is neither an .svg nor a .png", hint="name the file .svg or .png")
@@ -279,7 +280,9 @@ def _check(output: list[Path] | None) -> None:
 
 def _write(figure: Figure, name: str, output: list[Path] | None) -> None:
     from stackrev.figures import render
+    from stackrev.storage import files
 
+    out = Output()
     for path in output or [Path(f"{name}.svg")]:
-        path.write_bytes(render(figure, path.suffix[1:].lower()))
-        print(path)
+        files.write(path, render(figure, path.suffix[1:].lower()))
+        out.line(str(path))

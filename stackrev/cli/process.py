@@ -38,7 +38,17 @@ def _use_utf_8() -> None:
     if sys.getfilesystemencoding() == "utf-8" or sys.flags.utf8_mode or os.name != "posix" or not sys.executable:
         return
     with contextlib.suppress(OSError):
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+        os.execv(sys.executable, [os.fsencode(sys.executable), b"-X", b"utf8", *map(_as_given, sys.orig_argv[1:])])
+
+
+def _as_given(word: str) -> bytes:
+    """The bytes of an argument, undone as Python decoded them: by the C library, whose tables may not be Python's."""
+    import ctypes
+
+    encode = ctypes.pythonapi.Py_EncodeLocale
+    encode.restype, encode.argtypes = ctypes.c_char_p, (ctypes.c_wchar_p, ctypes.c_void_p)
+    found: bytes | None = encode(word, None)
+    return os.fsencode(word) if found is None else found
 
 
 def _occupy_closed_descriptors() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from stackrev.cli.output import Output
 from stackrev.cli.visible import visible
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class RunsView:
         if self._bars is not None:
             self._bars.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            Output(result=False).say(text)
 
     def at(self, run: object, text: str, *, done: int | None = None, total: int | None = None) -> None:
         """Say where a run stands; one that cannot be counted has a bar that moves."""
@@ -52,7 +52,7 @@ class RunsView:
 @contextlib.contextmanager
 def runs_view(*, quiet: bool) -> Iterator[RunsView]:
     """A view of many runs, for as long as they are trained."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not Output(result=False).err.terminal:
         yield RunsView(quiet=quiet, bars=None)
         return
     from rich.console import Console

@@ -16,12 +16,10 @@ from stackrev.cli.common import (
     QuietOption,
     ThreadsOption,
     UsageError,
-    complain,
     examples,
-    print_json,
-    print_table,
     set_threads,
 )
+from stackrev.cli.output import Output
 from stackrev.cli.runs_view import RunsView, runs_view
 from stackrev.config import Config
 from stackrev.experiments.search import Result, Search, Step, space_of
@@ -102,6 +100,7 @@ def search(
     """
     if journal is not None and storage is not None:
         raise UsageError("a study is either in a --journal or in a --storage", hint="leave one of them out")
+    out = Output(json=json, quiet=quiet)
     # Settings are options named after the fields they set, so they are taken from the context as they are.
     config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
     journal = None if storage else journal or Path("runs") / "search.journal"
@@ -124,12 +123,9 @@ def search(
             found = _found(worker, name, best)
         finally:
             worker.close()
-    if interrupted and not quiet:
-        complain("note", "stopped; the trial that was running is put back, and the same command goes on")
-    if json:
-        print_json(found)
-    else:
-        _print(found, worker.over)
+    if interrupted:
+        out.note("stopped; the trial that was running is put back, and the same command goes on")
+    out.result(found, lambda: _print(out, found, worker.over))
     if interrupted:
         raise typer.Exit(130)
 
@@ -213,12 +209,13 @@ def _found(worker: Search, name: str, best: int) -> dict[str, Any]:
     }
 
 
-def _print(found: Mapping[str, Any], over: Sequence[str]) -> None:
+def _print(out: Output, found: Mapping[str, Any], over: Sequence[str]) -> None:
     counts = [f"{count} {state}" for state, count in found["trials"].items() if count]
-    print(f"study {found['study']}: {', '.join(counts) or 'no trial yet'}")
+    out.line(f"study {found['study']}: {', '.join(counts) or 'no trial yet'}")
     if found["best"]:
-        print_table([("trial", *_COLUMNS.values(), *over), *(_row(each, over) for each in found["best"])])
-        print(f"to train the best of them:\n{found['command']}")
+        out.table([("trial", *_COLUMNS.values(), *over), *(_row(each, over) for each in found["best"])])
+        out.line("to train the best of them:")
+        out.line(found["command"])
 
 
 def _command(winner: Result, settle: int | None) -> str:

@@ -19,15 +19,12 @@ from stackrev.cli.common import (
     QuietOption,
     ThreadsOption,
     UsageError,
-    complain,
     examples,
-    print_json,
-    print_table,
-    progress,
     set_threads,
     share,
     with_default,
 )
+from stackrev.cli.output import Output
 from stackrev.config import Config
 
 if TYPE_CHECKING:
@@ -98,6 +95,7 @@ def train(
     """
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it", hint="leave one of them out")
+    out = Output(json=json, quiet=quiet)
     # Settings are options named after the fields they set, so they are taken from the context as they are.
     config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
     folder = output or Path("runs") / f"{config.model.kind}-seed{config.training.seed}"
@@ -114,17 +112,13 @@ def train(
         set_threads(threads)
         run = Run.start(folder, config, command=settings.command_line(config, threads=threads), overwrite=force)
     if not _train(run, quiet=quiet):
-        if not quiet:
-            complain("note", f"stopped after {run.trainer.progress.batch} batches and saved in {folder}")
-            complain("hint", f"stackrev train --resume --output {shlex.quote(str(folder))} goes on")
+        out.note(f"stopped after {run.trainer.progress.batch} batches and saved in {folder}")
+        out.hint(f"stackrev train --resume --output {shlex.quote(str(folder))} goes on")
         raise typer.Exit(130)
     total = sum(map(symbols_of, held_out(run.config.data)))
-    with progress("scoring the saved file", total=total, quiet=quiet) as advance:
+    with out.progress("scoring the saved file", total=total) as advance:
         scores = measure(folder, on_progress=advance)
-    if json:
-        print_json(_result(run, scores))
-    else:
-        _print_summary(run, scores)
+    out.result(_result(run, scores), lambda: _print_summary(out, run, scores))
 
 
 def _train(run: Run, *, quiet: bool) -> bool:
@@ -169,11 +163,11 @@ def _result(run: Run, scores: dict[str, Scores]) -> dict[str, Any]:
     }
 
 
-def _print_summary(run: Run, scores: dict[str, Scores]) -> None:
+def _print_summary(out: Output, run: Run, scores: dict[str, Scores]) -> None:
     reached, config = run.trainer.progress, run.config
     solved = "not solved" if reached.solved_batch is None else f"solved after {reached.solved_batch} batches"
     name = f"{config.model.kind}, seed {config.training.seed}"
-    print(f"{name}: {solved}; {reached.batch} batches in {reached.seconds:.1f} s")
+    out.line(f"{name}: {solved}; {reached.batch} batches in {reached.seconds:.1f} s")
     rows = [(lengths, str(each.samples), share(each.coarse), share(each.fine)) for lengths, each in scores.items()]
-    print_table([("lengths", "strings", "coarse", "fine"), *rows])
-    print(f"saved in {run.folder}")
+    out.table([("lengths", "strings", "coarse", "fine"), *rows])
+    out.line(f"saved in {run.folder}")

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from torch import Tensor
 from stackrev.config import DataConfig, LengthRange
 from stackrev.errors import DataError, VocabularyError
 from stackrev.tasks import vocabulary
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _ASCII = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE)
 _DRAWS = 100  # how often strings that are held out are drawn again, and then their lengths too
@@ -155,7 +158,7 @@ def sample_batch(
     )
 
 
-def write_examples(strings: Iterable[Tensor], file: IO[str]) -> None:
+def write_examples(strings: Iterable[Tensor], file: SupportsWrite[str]) -> None:
     """Write strings as JSON Lines, one `{"input": "$...|", "target": "...&"}` a line."""
     for string in strings:
         ids = string.tolist()
