@@ -27,11 +27,12 @@ import torch
 from torch import Tensor
 
 from stackrev import cli, kernels
-from stackrev.config import ModelConfig, TrainingConfig
+from stackrev.config import TrainingConfig
 from stackrev.kernels.cpu import ops
 from stackrev.kernels.cpu.stream import Stream
+from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.models import reversers as models
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import read_out_loss
 from stackrev.storage import checkpoints
 from stackrev.structures.recurrence import (
@@ -192,7 +193,7 @@ def step(repeats: int) -> None:
 def step_of(length: int, repeats: int) -> None:
     """The same at one length."""
     batch = batch_of(length)
-    model = StackLSTMReverser(ModelConfig(), torch.Generator().manual_seed(0)).train()
+    model = StackLSTMReverser(StackLSTMConfig(), torch.Generator().manual_seed(0)).train()
     optimizer = Optimizer(TrainingConfig(), model)
     usable = ops.read_out_usable
 
@@ -307,7 +308,7 @@ def train(repeats: int) -> None:
 
 def pushing_then_popping() -> StackLSTMReverser:
     """A model of the default size whose encoder pushes and whose decoder pops, like one that has learned to reverse."""
-    model = StackLSTMReverser(ModelConfig(shared_controls=False), torch.Generator().manual_seed(0)).eval()
+    model = StackLSTMReverser(StackLSTMConfig(shared_controls=False), torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         for part, sign in ((model.controls, 1), (model.decoder_controls, -1)):
             part.weight[:, :2] = 0

@@ -33,14 +33,16 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackrev.config import KINDS, Config, LengthRange, from_dict, to_dict
+from stackrev.config import LengthRange, from_dict, to_dict
 from stackrev.errors import MissingExtraError, StackrevError
+from stackrev.kinds import KINDS, kind_of
+from stackrev.kinds.config import Config, read_config
 from stackrev.tasks import vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stackrev.models.reversers import Reverser
+    from stackrev.models.base import Reverser
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -119,7 +121,9 @@ def configure(kind: str, overrides: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: A name is unknown or a value wrong.
     """
-    raw = to_dict(Config.default(kind))  # type: ignore[arg-type]
+    raw = to_dict(Config.default(kind))
+    if "model.kind" in overrides:
+        raw["model"] = to_dict(kind_of(overrides["model.kind"]).configuration())
     for key, value in overrides.items():
         *path, last = key.split(".")
         place = raw
@@ -146,7 +150,7 @@ def run_seed(raw: dict[str, Any], seed: int, exact: Mapping[int, int], weights: 
     """
     from stackrev.training.trainer import Trainer
 
-    config = from_dict(Config, {**raw, "training": {**raw["training"], "seed": seed}})
+    config = read_config({**raw, "training": {**raw["training"], "seed": seed}})
     trainer = Trainer(config)
     error = None
     try:
@@ -315,7 +319,7 @@ def run_folder(
     path = folder / "setting.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if from_dict(Config, stored["config"]) != from_dict(Config, raw) or stored["exact"] != setting["exact"]:
+        if read_config(stored["config"]) != read_config(raw) or stored["exact"] != setting["exact"]:
             raise StackrevError(f"{folder} holds runs of another setting", hint="give each setting a folder of its own")
     else:
         _write(path, json.dumps({**setting, "environment": environment()}, indent=2) + "\n")

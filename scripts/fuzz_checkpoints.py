@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import json
 import random
@@ -26,9 +27,10 @@ from typing import Any
 
 import torch
 
-from stackrev.config import Config, ModelConfig
 from stackrev.errors import CheckpointError
-from stackrev.models.reversers import build
+from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
+from stackrev.models import build
 from stackrev.storage import checkpoints
 
 MEMORY = 2**30
@@ -109,7 +111,7 @@ def peak() -> int:
 
 
 def _original(folder: Path, kind: Any) -> dict[str, bytes]:
-    config = Config(model=ModelConfig(kind=kind, hidden_size=8, stack_width=6, layers=2))
+    config = Config(model=dataclasses.replace(KINDS[kind].model, hidden_size=8, layers=2))
     model = build(config.model, torch.Generator().manual_seed(0))
     checkpoints.save(folder, model.state_dict(), config, history=[{"batch": 1, "loss": 4.8}], command="stackrev train")
     return {name: (folder / name).read_bytes() for name in FILES}

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING, Any
 import consistency
 
 from stackrev import figures
-from stackrev.config import Config, LengthRange
+from stackrev.config import LengthRange
 from stackrev.errors import StackrevError
 from stackrev.evaluation.traces import Trace
+from stackrev.kinds.config import Config
 from stackrev.storage import checkpoints
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ def score_long(out: Path, models: Path, plan: Plan) -> None:
 def trace_stack(out: Path, models: Path) -> None:
     """Look at the stack while one string is reversed."""
     from stackrev.evaluation.traces import trace
-    from stackrev.models.reversers import StackLSTMReverser
+    from stackrev.models.stack_lstm import StackLSTMReverser
 
     folder, path = models / "stack-lstm", out / "trace.json"
     if not (folder / checkpoints.CONFIG).exists():

@@ -10,12 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, TrainingConfig
+    from stackrev.config import LengthRange, TrainingConfig
     from stackrev.errors import StackrevError
     from stackrev.evaluation.decoding import greedy
     from stackrev.evaluation.scoring import Scores, score
-    from stackrev.models.reversers import LSTMReverser, Reverser, RNNReverser, StackLSTMReverser
+    from stackrev.kinds.base import ModelConfig
+    from stackrev.kinds.config import Config
+    from stackrev.kinds.lstm import LSTMConfig
+    from stackrev.kinds.rnn import RNNConfig
+    from stackrev.kinds.stack_lstm import StackLSTMConfig
+    from stackrev.models.base import Reverser
+    from stackrev.models.lstm import LSTMReverser
+    from stackrev.models.rnn import RNNReverser
+    from stackrev.models.stack_lstm import StackLSTMReverser
     from stackrev.structures.stack import NeuralStack, StackState, neural_stack, stack_step
+    from stackrev.tasks.data import DataConfig
     from stackrev.training.trainer import Trainer, train
 
 __version__ = "0.1.0"
@@ -23,13 +32,16 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "DataConfig",
+    "LSTMConfig",
     "LSTMReverser",
     "LengthRange",
     "ModelConfig",
     "NeuralStack",
+    "RNNConfig",
     "RNNReverser",
     "Reverser",
     "Scores",
+    "StackLSTMConfig",
     "StackLSTMReverser",
     "StackState",
     "StackrevError",
@@ -44,12 +56,21 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "config": ("Config", "DataConfig", "LengthRange", "ModelConfig", "TrainingConfig"),
+    "config": ("LengthRange", "TrainingConfig"),
     "errors": ("StackrevError",),
     "evaluation.decoding": ("greedy",),
     "evaluation.scoring": ("Scores", "score"),
-    "models.reversers": ("LSTMReverser", "RNNReverser", "Reverser", "StackLSTMReverser"),
+    "kinds.base": ("ModelConfig",),
+    "kinds.config": ("Config",),
+    "kinds.lstm": ("LSTMConfig",),
+    "kinds.rnn": ("RNNConfig",),
+    "kinds.stack_lstm": ("StackLSTMConfig",),
+    "models.base": ("Reverser",),
+    "models.lstm": ("LSTMReverser",),
+    "models.rnn": ("RNNReverser",),
+    "models.stack_lstm": ("StackLSTMReverser",),
     "structures.stack": ("NeuralStack", "StackState", "neural_stack", "stack_step"),
+    "tasks.data": ("DataConfig",),
     "training.trainer": ("Trainer", "train"),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}

@@ -1,4 +1,4 @@
-"""Settings, and the frozen configurations that are made of them, read strictly: an unknown key is an error.
+"""Settings, the frozen configurations that are made of them, and how these are read: an unknown key is an error.
 
 A setting is declared once, as a field made by `setting`: its default, what it does, its range, and what a search tries.
 From that declaration follow the check of its range, its option on the command line and its place in a search.
@@ -19,15 +19,14 @@ from typing import Any, Literal, TypeVar
 
 from stackrev.errors import ConfigError
 
-ModelKind = Literal["rnn", "lstm", "stack-lstm"]
 Initialisation = Literal["tuned", "torch"]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
 Schedule = Literal["constant", "cosine", "linear", "step"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
-KINDS: tuple[ModelKind, ...] = typing.get_args(ModelKind)
-
 _T = TypeVar("_T")
+READER = "reader"
+"""The key of a dataclass field's metadata for a function that reads it, where its type alone does not say how."""
 _METADATA = "setting"  # the key under which a dataclass field keeps what `setting` was told
 
 
@@ -154,9 +153,13 @@ def setting(
     return field(default=default, metadata={_METADATA: declared})
 
 
-@functools.cache
 def settings(cls: type) -> Mapping[str, Setting]:
     """The settings that a configuration's fields declare, by name, in their order."""
+    return _declared(cls)
+
+
+@functools.cache
+def _declared(cls: Any) -> Mapping[str, Setting]:
     hints = typing.get_type_hints(cls)
     return types.MappingProxyType(
         {
@@ -194,8 +197,7 @@ class Settings:
     """A configuration whose fields are settings: each value is checked when it is made."""
 
     def __post_init__(self) -> None:
-        cls: Any = type(self)
-        for name, each in settings(cls).items():
+        for name, each in settings(type(self)).items():
             each.check(getattr(self, name))
 
 
@@ -233,60 +235,6 @@ class LengthRange:
 
     def __str__(self) -> str:
         return str(self.minimum) if self.minimum == self.maximum else f"{self.minimum}-{self.maximum}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig(Settings):
-    """Which strings a model learns from and is tested on.
-
-    Training draws from `lengths` for ever; the held-out sets are `held_out_samples` strings each, fixed by
-    `held_out_seed`, and are never drawn in training.
-    """
-
-    lengths: LengthRange = setting(LengthRange(minimum=8, maximum=64), "Lengths to train on and to validate with.")
-    test_lengths: LengthRange = setting(LengthRange(minimum=65, maximum=128), "Lengths to test with.")
-    held_out_samples: int = setting(1000, "Strings in the validation and in the test set.", low=1, high=1_000_000)
-    held_out_seed: int = setting(0, "The seed that these are drawn with.", low=0, high=2**63 - 1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self.lengths.maximum >= 1, "lengths must reach at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig(Settings):
-    """The shape of a model and how its weights start.
-
-    `stack_width` is M, and in the RNN and the LSTM the width of the symbols' embedding; what is below it concerns the
-    stack-LSTM alone. `gate_stretch` is e of
-    `clamp((1 + 2e) sigmoid(x) - e, 0, 1)` (0 is the paper's sigmoid); `gate_noise` is the standard deviation of the
-    noise added to the gates' pre-activations in training; `shared_controls` makes encoder and decoder work the stack
-    through the same projections, as if they were one network: then an encoder that learns to push teaches the decoder
-    to, which reads only what it has just pushed, and about one run in ten never learns; `initialisation` "torch" draws
-    every weight as torch's own layers do.
-
-    `string_noise` is the standard deviation of noise on the gates in training that stays the same for all steps of a
-    string, drawn apart for encoder and decoder. It makes every batch try different ways of working the stack: a decoder
-    that pushes little and pops much, for some strings, long before the average decoder does, and is rewarded for it.
-    """
-
-    kind: ModelKind = setting("stack-lstm", "The kind of model to train.")
-    hidden_size: int = setting(64, "Hidden units of a layer.", low=1, high=4096, search=(16, 32, 64, 128, 256))
-    layers: int = setting(1, "Layers of the encoder and of the decoder.", low=1, high=16, search=Between(1, 4))
-    initialisation: Initialisation = setting("tuned", "How weights start.")
-    stack_width: int = setting(
-        64, "Width of the stack; of the embedding in lstm and rnn.", low=1, high=4096, search=(16, 32, 64, 128, 256)
-    )
-    gate_stretch: float = setting(
-        0.05, "How far push and pop gates reach past 0 and 1.", low=0, high=10, search=Between(0.0, 0.3)
-    )
-    gate_noise: float = setting(1.0, "Noise on these gates in training.", low=0, high=100, search=Between(0.0, 3.0))
-    string_noise: float = setting(
-        2.0, "Noise on them that stays for a whole string.", low=0, high=100, search=Between(0.0, 4.0)
-    )
-    shared_controls: bool = setting(False, "Whether encoder and decoder work the stack alike.")
-    push_bias: float = setting(1.5, "The initial bias of the push gate.", low=-100, high=100, search=Between(-3.0, 3.0))
-    pop_bias: float = setting(-1.5, "The initial bias of the pop gate.", low=-100, high=100, search=Between(-3.0, 3.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,58 +289,6 @@ class TrainingConfig(Settings):
         _require(self.warmup_batches <= self.batches, "warmup_batches must be between 0 and batches")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Everything that determines a run: the same Config on the same machine gives the same weights."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    @classmethod
-    def default(cls, kind: ModelKind) -> Config:
-        """The tuned setting of each kind of model.
-
-        Raises:
-            ConfigError: There is no such kind.
-        """
-        match kind:
-            case "stack-lstm":
-                return cls()
-            case "lstm":
-                return cls(
-                    model=ModelConfig(kind="lstm", hidden_size=256, layers=2),
-                    training=TrainingConfig(
-                        batches=12_000,
-                        curriculum_start=4,
-                        curriculum_loss=0.3,
-                        learning_rate=2e-3,
-                        schedule="cosine",
-                        recurrent_l1=0.0,
-                        check_every=200,
-                        settle_batches=300,
-                        settle_temperature=1.0,
-                    ),
-                )
-            case "rnn":
-                return cls(
-                    model=ModelConfig(kind="rnn", hidden_size=512),
-                    training=TrainingConfig(
-                        batches=20_000,
-                        curriculum_start=None,
-                        learning_rate=1e-3,
-                        warmup_batches=200,
-                        schedule="cosine",
-                        recurrent_l1=0.0,
-                        check_every=200,
-                        settle_batches=300,
-                        settle_temperature=1.0,
-                    ),
-                )
-            case _:
-                raise ConfigError(f"there is no model {kind!r}", hint=f"the models are {', '.join(KINDS)}")
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values."""
     raw: dict[str, Any] = dataclasses.asdict(config)
@@ -403,7 +299,7 @@ def from_dict(cls: type[_T], raw: object, *, where: str = "config") -> _T:
     """Read a configuration from plain JSON values, refusing what it does not know.
 
     Args:
-        cls: One of the dataclasses of this module.
+        cls: A dataclass whose fields are settings, numbers, or dataclasses of these.
         raw: What `json.load` gave.
         where: The path of `raw` in its file, for messages.
 
@@ -416,7 +312,13 @@ def from_dict(cls: type[_T], raw: object, *, where: str = "config") -> _T:
     if unknown := [str(key) for key in raw if key not in fields]:
         raise ConfigError(f"{where} has the unknown key {unknown[0]!r}", hint=f"the keys are {', '.join(fields)}")
     hints = typing.get_type_hints(cls)
-    values = {name: _read(hints[name], raw[name], f"{where}.{name}") for name in fields if name in raw}
+    values = {
+        name: each.metadata[READER](raw[name], f"{where}.{name}")
+        if READER in each.metadata
+        else _read(hints[name], raw[name], f"{where}.{name}")
+        for name, each in fields.items()
+        if name in raw
+    }
     required = [
         each.name
         for each in fields.values()

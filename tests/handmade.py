@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from stackrev.config import ModelConfig
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.tasks import vocabulary
 
 BITS = 7
-CONFIG = ModelConfig(
-    kind="stack-lstm", hidden_size=BITS + 1, layers=1, stack_width=BITS, gate_stretch=0.05, shared_controls=True
-)
+CONFIG = StackLSTMConfig(hidden_size=BITS + 1, layers=1, stack_width=BITS, gate_stretch=0.05, shared_controls=True)
 FIRM = 20.0  # far enough out that a sigmoid or a tanh is at its end
 
 
 @torch.no_grad()
-def handmade_reverser(config: ModelConfig = CONFIG) -> StackLSTMReverser:
+def handmade_reverser(config: StackLSTMConfig = CONFIG) -> StackLSTMReverser:
     """One hidden unit for each bit of a symbol, 1 or -1, and one that tells reading from writing.
 
     Reading, each step pushes the symbol's bits whole; `$` has none, so it pushes zeros. Writing, each step shows the

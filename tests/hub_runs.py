@@ -16,12 +16,14 @@ import torch
 from hub_server import TOKEN
 
 import stackrev
-from stackrev.config import Config, DataConfig, ModelConfig
-from stackrev.models.reversers import build
+from stackrev.kinds.config import Config
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models import build
 from stackrev.storage import checkpoints, hub
+from stackrev.tasks.data import DataConfig
 
 ROOT = Path(stackrev.__file__).parent.parent
-SMALL = Config(model=ModelConfig(hidden_size=24, stack_width=8), data=DataConfig(held_out_samples=4))
+SMALL = Config(model=StackLSTMConfig(hidden_size=24, stack_width=8), data=DataConfig(held_out_samples=4))
 REPO = "user/repo"
 LIMIT_SECONDS = 60.0
 LIMIT_BYTES = 400 * 2**20

@@ -158,7 +158,7 @@ def _tracer(model: str, folder: Path) -> Callable[[Request], Trace]:
 
     def run(request: Request) -> Trace:
         from stackrev.evaluation.traces import trace
-        from stackrev.models.reversers import StackLSTMReverser
+        from stackrev.models.stack_lstm import StackLSTMReverser
 
         assert isinstance(network, StackLSTMReverser)
         if len(request.bound.ids) > TRACE_SYMBOLS:

@@ -10,13 +10,13 @@ import typer
 
 from stackrev import __version__, kernels
 from stackrev.cli.output import Output
-from stackrev.config import LengthRange, ModelKind
+from stackrev.config import LengthRange
 from stackrev.errors import StackrevError
 
 if TYPE_CHECKING:
     from stackrev.storage.checkpoints import Checkpoint
 
-DEFAULT_MODEL: ModelKind = "stack-lstm"
+DEFAULT_MODEL: str = "stack-lstm"
 DEFAULT_LENGTHS = LengthRange(minimum=65, maximum=128)
 MAX_SYMBOLS = 2**31
 """The most symbols that a command draws at once; more is a slip of the keyboard."""

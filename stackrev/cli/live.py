@@ -15,7 +15,7 @@ from stackrev.cli.output import Output
 from stackrev.cli.visible import visible
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.traces import trace
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.tasks import vocabulary
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer
 

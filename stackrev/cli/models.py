@@ -243,7 +243,7 @@ def _summary(name: str, folder: Path) -> dict[str, Any]:
         "model": name,
         "folder": str(folder),
         "kind": config.model.kind,
-        "parameters": sum(map(math.prod, checkpoints.shapes(config.model).values())),
+        "parameters": sum(map(math.prod, config.model.shapes().values())),
         "scores": dict(scores),
     }
 

@@ -221,7 +221,7 @@ def stack(
 def _trace(name: str, text: str) -> Any:
     from stackrev import figures
     from stackrev.evaluation.traces import trace
-    from stackrev.models.reversers import StackLSTMReverser
+    from stackrev.models.stack_lstm import StackLSTMReverser
 
     figures.require()
     model = load_model(name).model

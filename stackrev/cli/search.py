@@ -21,8 +21,8 @@ from stackrev.cli.common import (
 )
 from stackrev.cli.output import Output
 from stackrev.cli.runs_view import RunsView, runs_view
-from stackrev.config import Config
 from stackrev.experiments.search import Result, Search, Step, space_of
+from stackrev.kinds.config import Config
 
 app = typer.Typer()
 _SPACE = ", ".join(space_of(Config()))
@@ -78,6 +78,7 @@ def search(
     hidden_size: settings.HiddenSize = None,
     layers: settings.Layers = None,
     stack_width: settings.StackWidth = None,
+    embedding_width: settings.EmbeddingWidth = None,
     initialisation: settings.InitialisationName = None,
     gate_stretch: settings.GateStretch = None,
     gate_noise: settings.GateNoise = None,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from stackrev.cli.common import DEFAULT_MODEL, with_default
-from stackrev.config import KINDS, Config, Device, Initialisation, LengthRange, ModelKind, Optimizer, Schedule
+from stackrev.config import Device, Initialisation, LengthRange, Optimizer, Schedule
+from stackrev.errors import ConfigError
+from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config, settings_of
 
 NONE = "none"
 _SECTIONS = ("data", "model", "training")
@@ -20,7 +23,8 @@ def _setting(field: str, help_: str, *names: str, **more: Any) -> Any:
     """An option for a field of the configuration; its help tells the default of each kind of model."""
     defaults: dict[str, list[str]] = {}
     for kind in KINDS:
-        defaults.setdefault(_text(_settings(Config.default(kind))[field]), []).append(kind)
+        if field in (settings := _settings(Config.default(kind))):
+            defaults.setdefault(_text(settings[field]), []).append(kind)
     by_kind = [f"{value} for {' and '.join(kinds)}" for value, kinds in defaults.items()]
     shown = next(iter(defaults)) if len(defaults) == 1 else ", ".join(by_kind)
     return typer.Option(*names or [_option(field)], help=with_default(help_, shown), **more)
@@ -48,8 +52,12 @@ def _text(value: object) -> str:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """Every field of a configuration by its name; no two sections have one of the same name."""
-    return {name: value for section in _SECTIONS for name, value in vars(getattr(config, section)).items()}
+    """Every field of a configuration that is an option; no two sections have one of the same name."""
+    return {
+        name: getattr(getattr(config, section), name)
+        for name, (section, each) in settings_of(config).items()
+        if each.option
+    }
 
 
 def _count_or_none(text: str) -> int | str:
@@ -64,8 +72,13 @@ def _count_or_none(text: str) -> int | str:
 _RANGE: dict[str, Any] = {"metavar": "MIN-MAX", "parser": LengthRange.parse}
 _OPTIONAL: dict[str, Any] = {"metavar": f"<int|{NONE}>", "parser": _count_or_none}
 
+if TYPE_CHECKING:
+    _KindName = str
+else:
+    _KindName = Literal[tuple(KINDS)]
+
 Kind = Annotated[
-    ModelKind | None, typer.Option("--model", help=with_default("The kind of model to train.", DEFAULT_MODEL))
+    _KindName | None, typer.Option("--model", help=with_default("The kind of model to train.", DEFAULT_MODEL))
 ]
 Seed = Annotated[int | None, _setting("seed", "Decides initial weights, batches and noise.")]
 Batches = Annotated[int | None, _setting("batches", "How many batches to train for at most.")]
@@ -105,7 +118,8 @@ DeviceName = Annotated[Device | None, _setting("device", "Where to compute.")]
 HiddenSize = Annotated[int | None, _setting("hidden_size", "Hidden units of a layer.")]
 Layers = Annotated[int | None, _setting("layers", "Layers of the encoder and of the decoder.")]
 InitialisationName = Annotated[Initialisation | None, _setting("initialisation", "How weights start.")]
-StackWidth = Annotated[int | None, _setting("stack_width", "Width of the stack; of the embedding in lstm and rnn.")]
+StackWidth = Annotated[int | None, _setting("stack_width", "Width of the values on the stack.")]
+EmbeddingWidth = Annotated[int | None, _setting("embedding_width", "Width of the symbols' embedding, in lstm and rnn.")]
 GateStretch = Annotated[float | None, _setting("gate_stretch", "How far push and pop gates reach past 0 and 1.")]
 GateNoise = Annotated[float | None, _setting("gate_noise", "Noise on these gates in training.")]
 StringNoise = Annotated[float | None, _setting("string_noise", "Noise on them that stays for a whole string.")]
@@ -121,6 +135,9 @@ HeldOutSamples = Annotated[int | None, _setting("held_out_samples", "Strings in 
 HeldOutSeed = Annotated[int | None, _setting("held_out_seed", "The seed that these are drawn with.")]
 
 
+_ALL = {name for kind in KINDS for name in settings_of(Config.default(kind))}
+
+
 def configure(base: Config, options: Mapping[str, Any]) -> Config:
     """A configuration with the options that were given.
 
@@ -129,9 +146,11 @@ def configure(base: Config, options: Mapping[str, Any]) -> Config:
         options: The command's parameters by name; those that are None, or no settings, are passed over.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range, or the kind of model has no such setting.
     """
     given = {name: None if value == NONE else value for name, value in options.items() if value is not None}
+    if foreign := [name for name in given if name in _ALL and name not in settings_of(base)]:
+        raise ConfigError(f"the model {base.model.kind} has no {_option(foreign[0])}", hint="leave it out")
     sections = {}
     for section in _SECTIONS:
         old = getattr(base, section)

@@ -25,7 +25,7 @@ from stackrev.cli.common import (
     with_default,
 )
 from stackrev.cli.output import Output
-from stackrev.config import Config
+from stackrev.kinds.config import Config
 
 if TYPE_CHECKING:
     from stackrev.evaluation.scoring import Scores
@@ -71,6 +71,7 @@ def train(
     hidden_size: settings.HiddenSize = None,
     layers: settings.Layers = None,
     stack_width: settings.StackWidth = None,
+    embedding_width: settings.EmbeddingWidth = None,
     initialisation: settings.InitialisationName = None,
     gate_stretch: settings.GateStretch = None,
     gate_noise: settings.GateNoise = None,

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from stackrev import kernels
+from stackrev.kinds import KINDS
 from stackrev.storage import checkpoints
 from stackrev.tasks import vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stackrev.models.reversers import Reverser
+    from stackrev.kernels.cpu.stream import Stream
+    from stackrev.models.base import Reverser
 
 PIECE = 32_768
 """How many symbols are read or written between two reports of progress."""
@@ -57,8 +59,11 @@ def open_decoder(folder: Path) -> Decoder:
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
     """
-    if kernels.available() and checkpoints.describe(folder).config.model.kind == "stack-lstm":
-        return NativeDecoder(folder)
+    kind = KINDS[checkpoints.describe(folder).config.model.kind]
+    if kernels.available() and kind.open_stream is not None:
+        config, weights = checkpoints.read_weights(folder)
+        stream = kind.open_stream(config.model, {name: each.data for name, each in weights.items()})
+        return NativeDecoder(stream, config.model.input_width)
     return TorchDecoder(checkpoints.load(folder).model)
 
 
@@ -68,24 +73,15 @@ def most_symbols(length: int) -> int:
 
 
 class NativeDecoder:
-    """A stack-LSTM in the compiled kernels, without torch: strings one after the other, of any length.
+    """A model in the compiled kernels, without torch: strings one after the other, of any length.
 
     Args:
-        folder: A checkpoint of a stack-LSTM.
-
-    Raises:
-        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
-        NativeError: The kernels are not there.
+        stream: The model, opened by its kind's `open_stream`.
+        width: How many numbers it keeps of each symbol; see `ModelConfig.input_width`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        from stackrev.kernels.cpu.stream import Stream
-
-        config, weights = checkpoints.read_weights(folder)
-        shape = config.model
-        sizes = {"hidden": shape.hidden_size, "width": shape.stack_width, "layers": shape.layers}
-        self._width = shape.stack_width
-        self._stream = Stream({name: each.data for name, each in weights.items()}, **sizes, stretch=shape.gate_stretch)
+    def __init__(self, stream: Stream, width: int) -> None:
+        self._stream, self._width = stream, width
 
     @property
     def bytes_per_symbol(self) -> int:
@@ -127,7 +123,7 @@ class TorchDecoder:
     def bytes_per_symbol(self) -> int:
         """See `Decoder.bytes_per_symbol`: what a step reads, and what it keeps, of every step at once."""
         shape = self._model.config
-        return 4 * (6 * shape.hidden_size + 4 * shape.stack_width) + 100
+        return 4 * (6 * shape.hidden_size + 4 * shape.input_width) + 100
 
     def write(
         self, strings: Sequence[Sequence[int]], *, on_progress: Callable[[int], object] | None = None

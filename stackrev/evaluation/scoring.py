@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from stackrev import kernels
-from stackrev.config import DataConfig
 from stackrev.kernels.cpu.stream import Stream
-from stackrev.models.reversers import Reverser, StackLSTMReverser
+from stackrev.models.base import Reverser
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import read_out_right
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, held_out, make_batch
+from stackrev.tasks.data import DataConfig
 
 BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""

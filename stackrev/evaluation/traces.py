@@ -11,7 +11,7 @@ from torch import Tensor
 from stackrev import kernels
 from stackrev.evaluation.columns import Columns, Element
 from stackrev.evaluation.decoding import greedy
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.structures.recurrence import StackLSTMState
 from stackrev.structures.stack import StackState
 from stackrev.tasks import text as texts

@@ -13,23 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stackrev.config import Between, Config, from_dict, settings, to_dict
+from stackrev.config import Between, from_dict, settings, to_dict
 from stackrev.errors import ConfigError, StudyError, TrainingError
 from stackrev.experiments.studies import LostTrialError, OnWait, Study, Work, require
+from stackrev.kinds.config import Config, read_config
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
     from stackrev.config import Space
 
-_GATES = ("gate_stretch", "gate_noise", "string_noise", "push_bias", "pop_bias")
-
 
 def space_of(config: Config) -> dict[str, Space]:
     """What a search may vary, and over which values, by the settings' names."""
     classes: list[Any] = [type(config.model), type(config.training)]
-    found = {name: each.search for cls in classes for name, each in settings(cls).items() if each.search}
-    return {name: each for name, each in found.items() if config.model.kind == "stack-lstm" or name not in _GATES}
+    return {name: each.search for cls in classes for name, each in settings(cls).items() if each.search}
 
 
 class Step(NamedTuple):
@@ -165,7 +163,7 @@ class Search:
         self._study = study
         try:
             stored = study.settings()
-            self.base = from_dict(Config, stored["base"])
+            self.base = read_config(stored["base"])
             self.over = tuple(each for each in space_of(self.base) if each in stored["over"])
             settle = stored.get("settle_batches", Config.default(self.base.model.kind).training.settle_batches)
             self.settle_batches = settle if isinstance(settle, int) else None
@@ -284,7 +282,7 @@ class _Behind(Exception):
 def _same(stored: Any, base: Config, over: Sequence[str], prune: bool) -> bool:
     """Whether a study is of these settings."""
     try:
-        return (from_dict(Config, stored["base"]), tuple(stored["over"]), stored["prune"]) == (base, tuple(over), prune)
+        return (read_config(stored["base"]), tuple(stored["over"]), stored["prune"]) == (base, tuple(over), prune)
     except (KeyError, TypeError, ConfigError):
         return False
 

@@ -16,16 +16,11 @@ from typing import Any
 
 from stackrev.config import to_dict
 from stackrev.errors import CheckpointError
+from stackrev.kinds import KINDS
 from stackrev.storage.format import HISTORY, Description, parse_json, results
 
 MARK = "library_name: stackrev"
 """A line that every card has, and that tells a card of ours from somebody's README.md."""
-
-_KINDS = {
-    "stack-lstm": "An LSTM with a differentiable neural stack (Grefenstette et al. 2015, arXiv 1506.02516).",
-    "lstm": "An LSTM, as a baseline for the neural stack of Grefenstette et al. 2015 (arXiv 1506.02516).",
-    "rnn": "An Elman RNN, as a baseline for the neural stack of Grefenstette et al. 2015 (arXiv 1506.02516).",
-}
 
 
 def model_card(name: str, description: Description, history: bytes = b"") -> str:
@@ -50,7 +45,7 @@ def model_card(name: str, description: Description, history: bytes = b"") -> str
         kind=config.model.kind,
         model_index=f"{index}\n" if measured else "",
         name=name,
-        summary=_KINDS[config.model.kind],
+        summary=KINDS[config.model.kind].summary,
         argument=shlex.quote(name),
         scores=_fill("scores.md", rows="\n".join(rows)) + "\n\n" if measured else "",
         trained=f"Trained for {trained}.\n\n" if trained else "",

@@ -27,8 +27,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackrev.config import Config
 from stackrev.errors import CheckpointError, FileError, MissingFileError
+from stackrev.kinds.config import Config
 from stackrev.storage import files, locks
 from stackrev.storage.card import MARK, model_card
 from stackrev.storage.format import (
@@ -50,7 +50,6 @@ from stackrev.storage.format import (
     parse_weights,
     results,
     sha,
-    shapes,
     short,
     size_of,
 )
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from stackrev.models.reversers import Reverser
+    from stackrev.models.base import Reverser
 
 __all__ = [
     "CARD",
@@ -83,7 +82,6 @@ __all__ = [
     "results",
     "save",
     "save_scores",
-    "shapes",
     "verify",
 ]
 
@@ -144,7 +142,7 @@ def load(folder: Path, *, name: str | None = None, device: str | torch.device = 
     """
     import torch
 
-    from stackrev.models.reversers import build
+    from stackrev.models import build
 
     folder = Path(folder)
     description, weights = _read_checkpoint(folder)
@@ -197,7 +195,7 @@ def read_weights(folder: Path) -> tuple[Config, dict[str, RawTensor]]:
     """The configuration and the weights of a checkpoint without torch, checked as strictly as by `load`.
 
     Returns:
-        The configuration, and the tensors by their names in the model's `state_dict`, in the order of `shapes`.
+        The configuration, and the tensors by their names in the model's `state_dict`, in the order of its `shapes`.
 
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.

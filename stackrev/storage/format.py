@@ -22,9 +22,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stackrev.config import Config, LengthRange, ModelConfig, from_dict, to_dict
+from stackrev.config import LengthRange, to_dict
 from stackrev.errors import CheckpointError, ConfigError
-from stackrev.tasks import vocabulary
+from stackrev.kinds.base import ModelConfig
+from stackrev.kinds.config import VERSION, Config, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,6 @@ HISTORY = "history.jsonl"
 FILES = (WEIGHTS, CONFIG, CARD, HISTORY)
 
 FORMAT = "stackrev"
-VERSION = 1
 
 MEBIBYTE = 2**20
 MAX_HEADER = MEBIBYTE
@@ -102,15 +102,15 @@ def parse_description(where: object, data: bytes) -> Description:
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise CheckpointError(f"{where} is not a stackrev checkpoint", hint="other architectures cannot be loaded")
     version = raw.get("version")
-    if type(version) is not int or version != VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise CheckpointError(
-            f"{where} has version {short(version)}, and this stackrev reads version {VERSION}",
+            f"{where} has version {short(version)}, and this stackrev reads versions 1 to {VERSION}",
             hint="upgrade stackrev, or save the checkpoint again with this one",
         )
     if unknown := [key for key in raw if key not in ("format", "version", "config", "scores", "command", "sha256")]:
         raise CheckpointError(f"{where} has the unknown key {short(unknown[0])}")
     try:
-        config = from_dict(Config, raw.get("config"))
+        config = read_config(raw.get("config"), version=version)
     except ConfigError as error:
         raise CheckpointError(f"{where}: {short(error.message, quote=False)}", hint=error.hint) from error
     scores, command, checksums = raw.get("scores", {}), raw.get("command"), raw.get("sha256")
@@ -169,7 +169,7 @@ def size_of(where: object, config: ModelConfig) -> int:
     Raises:
         CheckpointError: More than can be loaded.
     """
-    size = 4 * sum(map(math.prod, shapes(config).values()))
+    size = 4 * sum(map(math.prod, config.shapes().values()))
     if size > MAX_WEIGHTS:
         raise CheckpointError(
             f"{where} calls for {size // MEBIBYTE} MiB of weights",
@@ -187,7 +187,7 @@ def parse_weights(where: object, data: bytes, config: ModelConfig) -> dict[str, 
         config: What it must fit.
 
     Returns:
-        The tensors by their names, in the order of `shapes`.
+        The tensors by their names, in the order of the configuration's `shapes`.
 
     Raises:
         CheckpointError: It is damaged, or does not hold exactly the weights that the configuration calls for.
@@ -201,7 +201,7 @@ def parse_weights(where: object, data: bytes, config: ModelConfig) -> dict[str, 
     except SafetensorError as error:
         raise CheckpointError(f"{where} is not a safetensors file: {short(str(error), quote=False)}") from error
     found = {name: RawTensor(tuple(each["shape"]), each["dtype"], each["data"]) for name, each in contents}
-    expected = shapes(config)
+    expected = config.shapes()
     _compare(f"{where}", {name: each.shape for name, each in found.items()}, expected)
     for name in expected:
         tensor = found[name]
@@ -226,7 +226,7 @@ def dump_weights(tensors: Mapping[str, Tensor], config: ModelConfig) -> bytes:
     import torch
 
     size_of("the configuration", config)
-    _compare("the model", {name: tuple(each.shape) for name, each in tensors.items()}, shapes(config))
+    _compare("the model", {name: tuple(each.shape) for name, each in tensors.items()}, config.shapes())
     if any(each.dtype != torch.float32 for each in tensors.values()):
         raise CheckpointError("a checkpoint holds float32 weights, and the model has others", hint="save model.float()")
     if any(each.is_meta for each in tensors.values()):
@@ -250,36 +250,6 @@ def dump_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> 
         taken.add(each.untyped_storage().data_ptr())
         apart[name] = each
     return save(apart, metadata=dict(metadata))
-
-
-def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in the `state_dict` of the model that `config` describes, without making it."""
-    size, layers, width, symbols = config.hidden_size, config.layers, config.stack_width, vocabulary.SIZE
-    initial = (layers, 1, size)
-    table: dict[str, tuple[int, ...]] = {"initial_hidden": initial}
-    if config.kind != "rnn":
-        table["initial_cell"] = initial
-    if config.kind == "stack-lstm":
-        for cell in ("encoder", "decoder"):
-            table[f"{cell}.symbols"] = (symbols, 4 * size)
-            for layer in range(layers):
-                table[f"{cell}.recurrent.{layer}"] = ((width if layer == 0 else size) + size, 4 * size)
-                table[f"{cell}.bias.{layer}"] = (4 * size,)
-        for controls in ("controls",) if config.shared_controls else ("controls", "decoder_controls"):
-            table[f"{controls}.weight"] = (size, 2 + width)
-            table[f"{controls}.bias"] = (2 + width,)
-    else:
-        rows = size if config.kind == "rnn" else 4 * size
-        table["embedding.weight"] = (symbols, width)
-        for cell in ("encoder", "decoder"):
-            for layer in range(layers):
-                table[f"{cell}.weight_ih_l{layer}"] = (rows, width if layer == 0 else size)
-                table[f"{cell}.weight_hh_l{layer}"] = (rows, size)
-                table[f"{cell}.bias_ih_l{layer}"] = (rows,)
-                table[f"{cell}.bias_hh_l{layer}"] = (rows,)
-    table["output.weight"], table["output.bias"] = (size, size), (size,)
-    table["logits.weight"], table["logits.bias"] = (symbols, size), (symbols,)
-    return table
 
 
 def _compare(whose: str, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from stackrev.config import DataConfig, LengthRange
+from stackrev.config import LengthRange
 from stackrev.errors import DataError, VocabularyError
 from stackrev.tasks import vocabulary
+from stackrev.tasks.data import DataConfig
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite

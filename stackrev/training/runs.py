@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 
-from stackrev.config import Config, to_dict
+from stackrev.config import to_dict
 from stackrev.errors import CheckpointError, LockedError, TrainingError
 from stackrev.evaluation.scoring import Scores, score
+from stackrev.kinds.config import Config
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
 from stackrev.tasks.batches import held_out

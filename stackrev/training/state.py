@@ -15,10 +15,11 @@ from typing import Any
 
 from torch import Tensor
 
-from stackrev.config import Config, from_dict, to_dict
+from stackrev.config import to_dict
 from stackrev.errors import CheckpointError, ConfigError
+from stackrev.kinds.config import Config, read_config
 from stackrev.storage import tensors
-from stackrev.storage.format import parse_json, shapes, short
+from stackrev.storage.format import parse_json, short
 
 STATE = "training.safetensors"
 
@@ -85,7 +86,7 @@ def _checked(path: Path, stored: tensors.Stored) -> State:
     """The state, if it is well-formed and the tensors beside it are of the sizes that its configuration calls for."""
     try:
         state = _parse(stored.texts)
-        expected = shapes(state.config.model)
+        expected = state.config.model.shapes()
         for name, shape in expected.items():
             entry = stored.entries.get(f"model.{name}")
             _require(entry is not None and (entry.dtype, entry.shape) == ("F32", shape), f"the weights {name}")
@@ -106,7 +107,7 @@ def _parse(texts: Mapping[str, str]) -> State:
     command, threads = raw["command"], raw["threads"]
     _require(command is None or isinstance(command, str), "command")
     _require(type(threads) is int and 1 <= threads <= MAX_THREADS, "threads")
-    config = from_dict(Config, raw["config"])
+    config = read_config(raw["config"])
     progress = raw["progress"]
     _require(isinstance(progress, dict) and set(progress) == set(_PROGRESS), "progress")
     for name, check in _PROGRESS.items():

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stackrev.config import Config, LengthRange, to_dict
+from stackrev.config import LengthRange, to_dict
 from stackrev.errors import TrainingError
 from stackrev.evaluation.scoring import Scores, score
-from stackrev.models.reversers import Reverser, build
+from stackrev.kinds.config import Config
+from stackrev.models import build
+from stackrev.models.base import Reverser
 from stackrev.readout import read_out_loss
 from stackrev.tasks.batches import Batch, held_out, sample_batch
 from stackrev.training.optimizers import Optimizer, soft_threshold

@@ -9,9 +9,13 @@ import pytest
 import torch
 from handmade import CONFIG as HANDMADE
 from handmade import handmade_reverser
+from shapes import shape_of
 
 from stackrev.cli import live
-from stackrev.config import KINDS, Config, DataConfig, LengthRange, ModelConfig, TrainingConfig
+from stackrev.config import LengthRange, TrainingConfig
+from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
+from stackrev.tasks.data import DataConfig
 from stackrev.training.trainer import BatchEvent, Trainer
 
 TINY = DataConfig(
@@ -21,7 +25,7 @@ TINY = DataConfig(
 
 def trainer_of(kind: str = "stack-lstm", **more) -> Trainer:
     training = TrainingConfig(batches=6, batch_size=4, check_every=3, device="cpu", **more)
-    return Trainer(Config(data=TINY, model=ModelConfig(kind=kind, hidden_size=6, stack_width=5), training=training))
+    return Trainer(Config(data=TINY, model=shape_of(kind, hidden_size=6, stack_width=5), training=training))
 
 
 class Terminal(io.StringIO):

@@ -20,8 +20,10 @@ from handmade import handmade_reverser
 
 from stackrev import cli, kernels
 from stackrev.cli import answering
-from stackrev.config import Config, ModelConfig
-from stackrev.models.reversers import build
+from stackrev.kinds.config import Config
+from stackrev.kinds.lstm import LSTMConfig
+from stackrev.kinds.rnn import RNNConfig
+from stackrev.models import build
 from stackrev.storage import checkpoints
 
 COMMAND = [sys.executable, "-m", "stackrev", "reverse"]
@@ -145,7 +147,7 @@ class TestCheck:
         assert in_terminal("--model", bad, "--check", "goal", NO_COLOR="1") == "laxg\r\n"
 
     def test_a_baseline(self, run, tmp_path):
-        model = build(ModelConfig(kind="lstm", hidden_size=4, stack_width=4), torch.Generator()).eval()
+        model = build(LSTMConfig(hidden_size=4, embedding_width=4), torch.Generator()).eval()
         checkpoints.save(tmp_path, model.state_dict(), Config(model=model.config))
         code, _, err = run("--model", str(tmp_path), "--check", "--threads", "1", "hello")
         assert code == 1
@@ -176,7 +178,7 @@ class TestTrace:
         assert run("--trace-html", str(path), stdin=b"hi\n")[0] == 2
 
     def test_what_cannot_be_traced(self, run, good, tmp_path):
-        model = build(ModelConfig(kind="rnn", hidden_size=4, stack_width=4), torch.Generator()).eval()
+        model = build(RNNConfig(hidden_size=4, embedding_width=4), torch.Generator()).eval()
         checkpoints.save(tmp_path, model.state_dict(), Config(model=model.config))
         code, _, err = run("--model", str(tmp_path), "--trace", "hi")
         assert code == 2

@@ -12,19 +12,22 @@ import torch
 from handmade import handmade_reverser
 from hypothesis import given, settings
 from pyuegc import EGC
+from shapes import shape_of
 from texts import ANY_TEXT, oracle
 
 from stackrev import kernels
-from stackrev.config import KINDS, Config, ModelConfig
 from stackrev.evaluation import decoding
-from stackrev.models.reversers import build
+from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models import build
 from stackrev.storage import checkpoints, names
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
 
 compiled = pytest.mark.skipif(not kernels.available(), reason="the kernels were not compiled")
 OPENERS = {
-    "native": decoding.NativeDecoder,
+    "native": decoding.open_decoder,
     "torch": lambda folder: decoding.TorchDecoder(checkpoints.load(folder).model),
 }
 
@@ -102,7 +105,7 @@ def test_writing_may_take_turns(opener, handmade):
 @compiled
 @pytest.mark.parametrize("shared", [True, False])
 def test_both_write_the_same(tmp_path, shared):
-    shape = ModelConfig(hidden_size=12, stack_width=7, layers=2, shared_controls=shared)
+    shape = StackLSTMConfig(hidden_size=12, stack_width=7, layers=2, shared_controls=shared)
     folder = saved(tmp_path, build(shape, torch.Generator().manual_seed(3)).eval())
     strings = [vocabulary.encode(each) for each in ("abc", "", "hello, world")]
     assert list(OPENERS["native"](folder).write(strings)) == list(OPENERS["torch"](folder).write(strings))
@@ -110,7 +113,7 @@ def test_both_write_the_same(tmp_path, shared):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_opens(tmp_path, kind):
-    folder = saved(tmp_path, build(ModelConfig(kind=kind, hidden_size=4, stack_width=3), torch.Generator()).eval())
+    folder = saved(tmp_path, build(shape_of(kind, hidden_size=4, stack_width=3), torch.Generator()).eval())
     decoder = decoding.open_decoder(folder)
     assert isinstance(decoder, decoding.NativeDecoder) == (kind == "stack-lstm" and kernels.available())
     assert len(next(decoder.write([[5]]))) <= decoding.most_symbols(1)

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackrev.cli import trace as shown
-from stackrev.config import ModelConfig
 from stackrev.evaluation.columns import FAINT, Columns
 from stackrev.evaluation.traces import Trace, trace
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.structures.stack import neural_stack_torch
 
 STRENGTHS = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.8, 1.0]) | st.floats(0, 1, width=16)
@@ -65,7 +65,7 @@ def test_what_is_stored_and_read_is_what_the_network_writes(hello):
 
 
 def test_a_network_that_has_learned_nothing_is_traced_all_the_same():
-    model = StackLSTMReverser(ModelConfig(hidden_size=5, stack_width=4, layers=2), torch.Generator().manual_seed(0))
+    model = StackLSTMReverser(StackLSTMConfig(hidden_size=5, stack_width=4, layers=2), torch.Generator().manual_seed(0))
     found = trace(model, "abc")
     assert len(found.stored) == len(found.reads) == len(found.push) == len(found.fed)
     assert model.training

@@ -11,14 +11,14 @@ import pytest
 import torch
 from handmade import handmade_reverser
 
-from stackrev.config import ModelConfig
 from stackrev.evaluation.certificate.boxes import decoder_rows, find_encoder_box
 from stackrev.evaluation.certificate.conditions import check
 from stackrev.evaluation.certificate.intervals import Box, Rounding
 from stackrev.evaluation.certificate.network import Network, State, read_network
 from stackrev.evaluation.certificate.proof import coarsest, prove
 from stackrev.evaluation.scoring import score
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.tasks import vocabulary
 
 ROUNDING = Rounding()
@@ -86,7 +86,7 @@ def test_the_boxes_hold_every_state_that_occurs(handmade, proof, generator):
 @pytest.mark.parametrize(("layers", "shared"), [(1, False), (2, False), (3, True)])
 def test_a_step_on_boxes_holds_steps_from_their_states(layers, shared, generator):
     """For any weights: sampled states of a box, run through the model in float32, end up in the image of the box."""
-    config = ModelConfig(hidden_size=6, stack_width=5, layers=layers, shared_controls=shared)
+    config = StackLSTMConfig(hidden_size=6, stack_width=5, layers=layers, shared_controls=shared)
     model = StackLSTMReverser(config, generator).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -245,7 +245,7 @@ def test_boxes_that_are_no_numbers_are_not_taken(network, proof, bad):
 
 
 def test_a_network_whose_states_grow_without_end_has_no_box(generator):
-    model = StackLSTMReverser(ModelConfig(hidden_size=8, stack_width=4), generator)
+    model = StackLSTMReverser(StackLSTMConfig(hidden_size=8, stack_width=4), generator)
     with torch.no_grad():
         model.encoder.bias[0][8:16] = 200.0  # the forget gate is 1 to the last bit
     assert find_encoder_box(network_of(model), ROUNDING) is None

@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import torch
 from handmade import handmade_reverser
+from shapes import shape_of
 from torch import Tensor
 
-from stackrev.config import KINDS, LengthRange, ModelConfig, ModelKind
+from stackrev.config import LengthRange
 from stackrev.evaluation.decoding import greedy
-from stackrev.models.reversers import Reverser, StackLSTMReverser, build
+from stackrev.kinds import KINDS
+from stackrev.models import build
+from stackrev.models.base import Reverser
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import sample_strings
 
@@ -64,8 +68,8 @@ def test_without_a_limit_a_model_that_does_not_stop_is_stopped() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_step_is_fed_what_was_written(kind: ModelKind) -> None:
-    model = build(ModelConfig(kind=kind, hidden_size=8, stack_width=5), torch.Generator().manual_seed(0)).eval()
+def test_each_step_is_fed_what_was_written(kind: str) -> None:
+    model = build(shape_of(kind, hidden_size=8, stack_width=5), torch.Generator().manual_seed(0)).eval()
     strings = [string("abc"), string("xy")]
     for each, written in zip(strings, greedy(model, strings, limit=9), strict=True):
         assert written == by_hand(model, each, 9)

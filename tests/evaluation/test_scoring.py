@@ -10,16 +10,22 @@ from typing import Any
 import pytest
 import torch
 from handmade import handmade_reverser
+from shapes import shape_of
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from stackrev.config import KINDS, LengthRange, ModelConfig, ModelKind
+from stackrev.config import LengthRange
 from stackrev.evaluation import scoring
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.scoring import Scores, correct_symbols, score
 from stackrev.kernels import available, using
 from stackrev.kernels.dispatch import Implementation
-from stackrev.models.reversers import Reverser, StackLSTMReverser, build, pack_targets
+from stackrev.kinds import KINDS
+from stackrev.kinds.rnn import RNNConfig
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models import build
+from stackrev.models.base import Reverser, pack_targets
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import ReadOutWeights
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, make_batch, sample_strings
@@ -122,7 +128,7 @@ def test_progress_is_told_within_a_long_string_too(right: bool) -> None:
     model = (
         handmade_reverser()
         if right
-        else StackLSTMReverser(ModelConfig(hidden_size=4, stack_width=4), torch.Generator().manual_seed(0))
+        else StackLSTMReverser(StackLSTMConfig(hidden_size=4, stack_width=4), torch.Generator().manual_seed(0))
     )
     strings = sample_strings(LengthRange(minimum=100_000, maximum=100_000), 2, torch.Generator().manual_seed(0))
     sizes: list[int] = []
@@ -162,9 +168,9 @@ STRINGS = sample_strings(LengthRange(minimum=0, maximum=6), 20, torch.Generator(
 
 
 @functools.cache
-def stages(kind: ModelKind) -> dict[str, Reverser[Any]]:
+def stages(kind: str) -> dict[str, Reverser[Any]]:
     """A model before, during and after it has learned STRINGS by heart."""
-    config = ModelConfig(kind=kind, hidden_size=40, stack_width=16, gate_noise=0.0, string_noise=0.0)
+    config = shape_of(kind, hidden_size=40, stack_width=16, gate_noise=0.0, string_noise=0.0)
 
     def fresh() -> Reverser[Any]:
         return build(config, torch.Generator().manual_seed(0))
@@ -187,7 +193,7 @@ def stages(kind: ModelKind) -> dict[str, Reverser[Any]]:
 
 @pytest.mark.parametrize("stage", ["untrained", "half-trained", "good"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_teacher_forcing_scores_as_a_greedy_decoder_does(kind: ModelKind, stage: str) -> None:
+def test_teacher_forcing_scores_as_a_greedy_decoder_does(kind: str, stage: str) -> None:
     model = stages(kind)[stage].eval()
     scores = score(model, STRINGS)
     assert scores == decoded_scores(model, STRINGS)
@@ -258,7 +264,7 @@ def margins_by_hand(model: StackLSTMReverser, ids: list[int]) -> list[float]:
 @torch.no_grad()
 def test_margins(implementation: Implementation) -> None:
     perfect = handmade_reverser()
-    untrained = build(ModelConfig(hidden_size=8, stack_width=8), torch.Generator().manual_seed(3))
+    untrained = build(StackLSTMConfig(hidden_size=8, stack_width=8), torch.Generator().manual_seed(3))
     strings = sample_strings(LengthRange(minimum=0, maximum=9), 7, torch.Generator().manual_seed(1))
     for model in (perfect, untrained):
         assert isinstance(model, StackLSTMReverser)
@@ -272,7 +278,7 @@ def test_margins(implementation: Implementation) -> None:
 
 
 def test_gates_that_are_not_stretched_never_saturate() -> None:
-    model = build(ModelConfig(gate_stretch=0.0, hidden_size=8, stack_width=8), torch.Generator().manual_seed(0))
+    model = build(StackLSTMConfig(gate_stretch=0.0, hidden_size=8, stack_width=8), torch.Generator().manual_seed(0))
     found = score(model, [string("abc")], margins=True).margins
     assert found is not None
     assert found.encoder_push == found.encoder_pop == -math.inf
@@ -280,4 +286,4 @@ def test_gates_that_are_not_stretched_never_saturate() -> None:
 
 def test_margins_are_of_a_stack() -> None:
     with pytest.raises(ValueError, match="only a stack-lstm has margins"):
-        score(build(ModelConfig(kind="rnn", hidden_size=4, stack_width=4)), [string("abc")], margins=True)
+        score(build(RNNConfig(hidden_size=4, embedding_width=4)), [string("abc")], margins=True)

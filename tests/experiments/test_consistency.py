@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stackrev.config import Config
 from stackrev.errors import ConfigError
+from stackrev.kinds.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGES = {
@@ -117,11 +117,11 @@ def test_a_seed_has_its_whole_history(consistency, tiny):
 def test_long_strings_are_tried_the_same_with_and_without_kernels(consistency):
     import torch
 
-    from stackrev.config import ModelConfig
     from stackrev.kernels import using
-    from stackrev.models.reversers import build
+    from stackrev.kinds.stack_lstm import StackLSTMConfig
+    from stackrev.models import build
 
-    model = build(ModelConfig(hidden_size=6, stack_width=6), torch.Generator().manual_seed(0))
+    model = build(StackLSTMConfig(hidden_size=6, stack_width=6), torch.Generator().manual_seed(0))
     found = consistency.try_length(model, 9, 3)
     with using("torch"):
         plain = consistency.try_length(model, 9, 3)

@@ -15,10 +15,10 @@ from urllib.parse import quote
 import postgres_server
 import pytest
 
-from stackrev.config import Config
 from stackrev.errors import MissingExtraError, StudyError
 from stackrev.experiments import databases
 from stackrev.experiments.search import Search
+from stackrev.kinds.config import Config
 
 pytestmark = pytest.mark.skipif(find_spec("optuna") is None, reason="needs the extra 'search'")
 needs_server = pytest.mark.skipif(

@@ -154,11 +154,12 @@ class TestGenerator:
         import torch
         from test_consistency import result
 
-        from stackrev.config import Config, ModelConfig
-        from stackrev.models.reversers import build
+        from stackrev.kinds.config import Config
+        from stackrev.kinds.stack_lstm import StackLSTMConfig
+        from stackrev.models import build
         from stackrev.storage import checkpoints
 
-        config = Config(model=ModelConfig(hidden_size=4, stack_width=4))
+        config = Config(model=StackLSTMConfig(hidden_size=4, stack_width=4))
         model = build(config.model, torch.Generator().manual_seed(0))
         history = result(0, 200)["history"]
         checkpoints.save(

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, TrainingConfig
+from stackrev.config import LengthRange, TrainingConfig
 from stackrev.errors import ConfigError, MissingExtraError, StudyError
 from stackrev.experiments.search import Search, space_of
+from stackrev.kinds.config import Config
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.tasks.data import DataConfig
 
 needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="needs the extra 'search'")
 
@@ -26,7 +29,7 @@ TINY = Config(
         test_lengths=LengthRange(minimum=4, maximum=5),
         held_out_samples=10,
     ),
-    model=ModelConfig(hidden_size=8, stack_width=8),
+    model=StackLSTMConfig(hidden_size=8, stack_width=8),
     training=TrainingConfig(batches=4, batch_size=4, check_every=2, settle_batches=0),
 )
 VARIED = ("optimizer", "learning_rate", "gate_noise")

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from stackrev import figures
-from stackrev.config import Config, ModelConfig
 from stackrev.errors import MissingExtraError, StackrevError
 from stackrev.evaluation.traces import Trace, trace
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.kinds.config import Config
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models.stack_lstm import StackLSTMReverser
 
 drawn = pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs the extra 'plots'")
 
@@ -153,7 +154,7 @@ def test_a_trace_has_the_gates_and_the_stack_of_every_step():
 
 
 def test_a_trace_of_nothing():
-    model = StackLSTMReverser(ModelConfig(hidden_size=4, stack_width=4), torch.Generator().manual_seed(0))
+    model = StackLSTMReverser(StackLSTMConfig(hidden_size=4, stack_width=4), torch.Generator().manual_seed(0))
     found = trace(model, "")
     assert found.fed == ("$", "|")
     assert len(found.written) == 1
@@ -197,10 +198,10 @@ class TestCommand:
 
     @drawn
     def test_a_checkpoint_becomes_figures(self, run, tmp_path):
-        from stackrev.models.reversers import build
+        from stackrev.models import build
         from stackrev.storage import checkpoints
 
-        config = Config(model=ModelConfig(hidden_size=4, stack_width=4))
+        config = Config(model=StackLSTMConfig(hidden_size=4, stack_width=4))
         model = build(config.model, torch.Generator().manual_seed(0))
         checkpoints.save(tmp_path / "mine", model.state_dict(), config, history=history(300))
         assert run("learning", "--model", "mine") == (0, "learning.svg\n", "")

@@ -7,19 +7,18 @@ import sys
 import pytest
 import torch
 
-from stackrev.config import ModelConfig
 from stackrev.evaluation.decoding import greedy
 from stackrev.kernels.cpu import available
 from stackrev.kernels.cpu.stream import Stream
-from stackrev.models.reversers import StackLSTMReverser
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.tasks import vocabulary
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
 
 
 def model_of(*, layers=1, shared=True, hidden=24, width=12, seed=0) -> StackLSTMReverser:
-    config = ModelConfig(
-        kind="stack-lstm", hidden_size=hidden, stack_width=width, layers=layers, shared_controls=shared
+    config = StackLSTMConfig(hidden_size=hidden, stack_width=width, layers=layers, shared_controls=shared
     )  # fmt: skip
     model = StackLSTMReverser(config, torch.Generator().manual_seed(seed)).eval()
     generator = torch.Generator().manual_seed(seed + 1)
@@ -135,7 +134,7 @@ def test_a_stream_needs_neither_torch_nor_numpy():
 
 
 def test_what_is_not_a_number_stays_in_sight():
-    model = StackLSTMReverser(ModelConfig(hidden_size=8, stack_width=5), torch.Generator().manual_seed(0))
+    model = StackLSTMReverser(StackLSTMConfig(hidden_size=8, stack_width=5), torch.Generator().manual_seed(0))
     with torch.no_grad():
         model.controls.bias[1] = torch.nan
     stream = model.stream()

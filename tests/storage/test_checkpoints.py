@@ -18,14 +18,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from shapes import shape_of
 
 import stackrev
-from stackrev.config import KINDS, Config, ModelConfig
 from stackrev.errors import CheckpointError
-from stackrev.models.reversers import build
+from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models import build
 from stackrev.storage import checkpoints, files, format, tensors
 
-SMALL = Config(model=ModelConfig(hidden_size=8, stack_width=6))
+SMALL = Config(model=StackLSTMConfig(hidden_size=8, stack_width=6))
 SCORES = {"65-128": {"coarse": 0.25, "fine": 0.5, "samples": 4, "seed": 0}}
 ROOT = Path(stackrev.__file__).parent.parent
 
@@ -66,14 +69,14 @@ def refused(folder):
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_shapes_are_those_of_the_model(kind, layers, shared):
-    config = ModelConfig(kind=kind, hidden_size=5, stack_width=7, layers=layers, shared_controls=shared)
+    config = shape_of(kind, hidden_size=5, stack_width=7, layers=layers, shared_controls=shared)
     shapes = {name: tuple(each.shape) for name, each in build(config).state_dict().items()}
-    assert shapes == checkpoints.shapes(config)
+    assert shapes == config.shapes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_comes_back(tmp_path, kind):
-    config = replace(SMALL, model=replace(SMALL.model, kind=kind, layers=2))
+    config = replace(SMALL, model=shape_of(kind, hidden_size=8, stack_width=6, layers=2))
     history = [{"batch": 1, "loss": 4.8}, {"batch": 2, "loss": float("inf")}]
     model = make(tmp_path / "a" / "b", config, scores=SCORES, history=history, command="stackrev train --seed 0")
     before = torch.get_rng_state()
@@ -223,7 +226,7 @@ def test_history_is_checked_too(tmp_path):
     ("key", "value", "message"),
     [
         ("format", "transformers", "not a stackrev checkpoint"),
-        ("version", 2, "has version 2"),
+        ("version", 3, "has version 3"),
         ("version", True, "has version True"),
         ("version", "1" * 1000, "has version"),
         ("config", None, "must be an object"),
@@ -441,9 +444,10 @@ def test_sigkill_at_random_moments(tmp_path):
         import sys, torch
         from pathlib import Path
         from stackrev.storage import checkpoints, tensors
-        from stackrev.config import Config, ModelConfig
-        from stackrev.models.reversers import build
-        config = Config(model=ModelConfig(hidden_size=48))
+        from stackrev.kinds.stack_lstm import StackLSTMConfig
+        from stackrev.kinds.config import Config
+        from stackrev.models import build
+        config = Config(model=StackLSTMConfig(hidden_size=48))
         number = int(sys.argv[2])
         model = build(config.model, torch.Generator())
         while True:
@@ -478,9 +482,10 @@ def test_a_reader_beside_a_writer_sees_whole_checkpoints(tmp_path):
         import sys, torch
         from pathlib import Path
         from stackrev.storage import checkpoints
-        from stackrev.config import Config, ModelConfig
-        from stackrev.models.reversers import build
-        config = Config(model=ModelConfig(hidden_size=8))
+        from stackrev.kinds.stack_lstm import StackLSTMConfig
+        from stackrev.kinds.config import Config
+        from stackrev.models import build
+        config = Config(model=StackLSTMConfig(hidden_size=8))
         model = build(config.model, torch.Generator())
         for number in range(10**9):
             with torch.no_grad():

@@ -14,7 +14,8 @@ from hub_runs import REPO, ROOT, SMALL, assert_refused, make, run, run_python
 from hub_server import Hub
 
 from stackrev.errors import CheckpointError, HubError, ModelNotFoundError, StackrevError
-from stackrev.models.reversers import LSTMReverser, StackLSTMReverser
+from stackrev.models.lstm import LSTMReverser
+from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.storage import checkpoints, hub, names
 
 # Names.
@@ -158,7 +159,8 @@ import sys
 from pathlib import Path
 from stackrev.storage import checkpoints
 from stackrev.errors import CheckpointError
-from stackrev.models.reversers import LSTMReverser, StackLSTMReverser
+from stackrev.models.lstm import LSTMReverser
+from stackrev.models.stack_lstm import StackLSTMReverser
 source, cache = map(Path, sys.argv[1:])
 model = StackLSTMReverser.from_pretrained(source)
 url = model.push_to_hub("user/repo", config=checkpoints.load_config(source)[0], private=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from stackrev.config import Config, ModelConfig
 from stackrev.errors import ModelNotFoundError
-from stackrev.models.reversers import build
+from stackrev.kinds.config import Config
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models import build
 from stackrev.storage import checkpoints, names
 from stackrev.storage.names import Reference
 
-SMALL = Config(model=ModelConfig(hidden_size=8, stack_width=6))
+SMALL = Config(model=StackLSTMConfig(hidden_size=8, stack_width=6))
 
 
 def make(folder):

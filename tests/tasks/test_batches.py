@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stackrev.config import DataConfig, LengthRange
+from stackrev.config import LengthRange
 from stackrev.errors import DataError
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import (
@@ -27,6 +27,7 @@ from stackrev.tasks.batches import (
     save_examples,
     write_examples,
 )
+from stackrev.tasks.data import DataConfig
 
 SHORT = LengthRange(minimum=0, maximum=9)
 

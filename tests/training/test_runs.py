@@ -10,23 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from shapes import shape_of
 
-from stackrev.config import Config, DataConfig, LengthRange, ModelConfig, ModelKind, TrainingConfig
+from stackrev.config import LengthRange, TrainingConfig
 from stackrev.errors import CheckpointError, TrainingError
 from stackrev.evaluation.scoring import symbols_of
+from stackrev.kinds.config import Config
 from stackrev.storage import checkpoints
 from stackrev.tasks.batches import held_out
+from stackrev.tasks.data import DataConfig
 from stackrev.training import runs
 from stackrev.training import state as states
 from stackrev.training.runs import Run
 from stackrev.training.trainer import BatchEvent, Trainer
 
 
-def tiny(kind: ModelKind = "stack-lstm", **training) -> Config:
+def tiny(kind: str = "stack-lstm", **training) -> Config:
     short, longer = LengthRange(minimum=1, maximum=4), LengthRange(minimum=5, maximum=6)
     return Config(
         data=DataConfig(lengths=short, test_lengths=longer, held_out_samples=5),
-        model=ModelConfig(kind=kind, hidden_size=8, stack_width=8),
+        model=shape_of(kind, hidden_size=8, stack_width=8),
         training=TrainingConfig(
             **{"batches": 12, "batch_size": 4, "check_every": 5, "settle_batches": 300, "device": "cpu"} | training
         ),

@@ -14,12 +14,16 @@ import pytest
 import torch
 from handmade import CONFIG as HANDMADE
 from handmade import handmade_reverser
+from shapes import shape_of
 from torch import Tensor
 
-from stackrev.config import KINDS, Config, DataConfig, LengthRange, ModelConfig, ModelKind, TrainingConfig
+from stackrev.config import LengthRange, TrainingConfig
 from stackrev.errors import TrainingError
 from stackrev.evaluation.scoring import Scores
+from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
 from stackrev.tasks.batches import Batch
+from stackrev.tasks.data import DataConfig
 from stackrev.training import trainer as training
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, resolve_device, train
 
@@ -44,9 +48,9 @@ PLAIN = TrainingConfig(
 )
 
 
-def tiny(kind: ModelKind = "stack-lstm", **changes: Any) -> Config:
+def tiny(kind: str = "stack-lstm", **changes: Any) -> Config:
     """A run of moments; `changes` are of its training."""
-    model = ModelConfig(kind=kind, hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0, string_noise=0.0)
+    model = shape_of(kind, hidden_size=6, stack_width=5, gate_stretch=0.05, gate_noise=1.0, string_noise=0.0)
     return Config(data=DATA, model=model, training=dataclasses.replace(PLAIN, **changes))
 
 
@@ -80,7 +84,7 @@ def stop_after(batch: int, kind: type[Event]) -> Callable[[Event], None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_from_start_to_end(kind: ModelKind) -> None:
+def test_a_run_from_start_to_end(kind: str) -> None:
     events: list[Event] = []
     trainer = train(tiny(kind), events.append)
     assert [(type(each), each.batch) for each in events] == [
@@ -119,7 +123,7 @@ def test_a_run_that_is_done_does_nothing() -> None:
     ("kind", "optimizer"),
     [("rnn", "adam"), ("rnn", "adamw"), ("rnn", "rmsprop"), ("rnn", "sgd"), ("lstm", "adam"), ("stack-lstm", "adam")],
 )
-def test_training_lowers_the_loss(kind: ModelKind, optimizer: Any) -> None:
+def test_training_lowers_the_loss(kind: str, optimizer: Any) -> None:
     losses: list[float] = []
     rate = {"sgd": 0.5}.get(optimizer, 3e-2)
     config = tiny(kind, optimizer=optimizer, learning_rate=rate, batches=20, check_every=1000)
@@ -351,7 +355,7 @@ def test_a_run_goes_on_bit_for_bit(changes: dict[str, Any], where: tuple[int, ty
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_trainer_goes_on_after_an_interruption(kind: ModelKind) -> None:
+def test_the_same_trainer_goes_on_after_an_interruption(kind: str) -> None:
     whole, trainer = train(tiny(kind, optimizer="adam")), Trainer(tiny(kind, optimizer="adam"))
     for where in ((2, BatchEvent), (3, BatchEvent), (3, CheckEvent), (6, BatchEvent)):
         with pytest.raises(Stop):

@@ -1,0 +1,29 @@
+"""The kinds of models, without torch: each with a configuration, the shapes of its parameters and its training.
+
+A new kind is a file here with its configuration, a file in `models/` with its module, and a line in this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from stackrev.errors import ConfigError
+from stackrev.kinds.base import Kind
+from stackrev.kinds.lstm import LSTM
+from stackrev.kinds.rnn import RNN
+from stackrev.kinds.stack_lstm import STACK_LSTM
+
+KINDS: Mapping[str, Kind] = MappingProxyType({each.name: each for each in (RNN, LSTM, STACK_LSTM)})
+"""Every kind of model by its name."""
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if name not in KINDS:
+        raise ConfigError(f"there is no model {name!r}", hint=f"the models are {', '.join(KINDS)}")
+    return KINDS[name]

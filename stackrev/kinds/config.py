@@ -1,0 +1,98 @@
+"""The configuration of a whole run: data, model and training; and how older files are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from stackrev.config import READER, Setting, TrainingConfig, from_dict, settings
+from stackrev.errors import ConfigError
+from stackrev.kinds import KINDS, kind_of
+from stackrev.kinds.base import BaselineConfig, ModelConfig
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.tasks.data import DataConfig
+
+VERSION = 2
+"""Version 1 of a stored configuration had every kind's settings in each model, and one name for two widths."""
+
+
+def read_model(raw: object, where: str) -> ModelConfig:
+    """Read a model's configuration, of the kind that it names, strictly; see `config.from_dict`.
+
+    Raises:
+        ConfigError: There is no such kind, or a setting is not one of its own.
+    """
+    kind = raw.get("kind", StackLSTMConfig.kind) if isinstance(raw, Mapping) else StackLSTMConfig.kind
+    if not (isinstance(kind, str) and kind in KINDS):
+        raise ConfigError(f"{where}.kind is {kind!r}", hint=f"it must be one of {', '.join(KINDS)}")
+    return from_dict(KINDS[kind].configuration, raw, where=where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that determines a run: the same Config on the same machine gives the same weights."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=StackLSTMConfig, metadata={READER: read_model})
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @classmethod
+    def default(cls, kind: str) -> Config:
+        """The tuned setting of each kind of model.
+
+        Raises:
+            ConfigError: There is no such kind.
+        """
+        found = kind_of(kind)
+        return cls(model=found.model, training=found.training)
+
+
+SECTIONS = tuple(each.name for each in fields(Config))
+"""The parts of a configuration; no two of them have a setting of the same name."""
+
+
+def settings_of(config: Config) -> dict[str, tuple[str, Setting]]:
+    """Every setting that a run of this kind of model has, by name, with the section it is in."""
+    return {
+        name: (section, each) for section in SECTIONS for name, each in settings(type(getattr(config, section))).items()
+    }
+
+
+def from_version_1(raw: object) -> object:
+    """A stored configuration of version 1 in the words of this version.
+
+    There, every model had the settings of the stack-LSTM, and `stack_width` was the width of a baseline's embedding.
+
+    Raises:
+        ConfigError: A setting that is left out here has a value that it never took.
+    """
+    if not (isinstance(raw, Mapping) and isinstance(raw.get("model"), Mapping)):
+        return raw
+    model: dict[str, Any] = dict(raw["model"])
+    name = model.get("kind")
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None or not issubclass(kind.configuration, BaselineConfig):
+        return raw
+    foreign = settings(StackLSTMConfig).keys() - settings(kind.configuration).keys()
+    dropped = {key: model.pop(key) for key in foreign & model.keys()}
+    read = from_dict(StackLSTMConfig, dropped, where="config.model")
+    if "stack_width" in dropped:
+        model["embedding_width"] = read.stack_width
+    return {**raw, "model": model}
+
+
+def read_config(raw: object, *, version: int | None = None) -> Config:
+    """Read a stored configuration of any version.
+
+    Args:
+        raw: What `json.load` gave.
+        version: Its version; None where the file does not tell. Whatever wrote version 2 wrote `vocabulary_size`.
+
+    Raises:
+        ConfigError: As of `config.from_dict`.
+    """
+    if version is None:
+        model = raw.get("model") if isinstance(raw, Mapping) else None
+        version = 1 if isinstance(model, Mapping) and "vocabulary_size" not in model else VERSION
+    return from_dict(Config, from_version_1(raw) if version == 1 else raw)
