@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL: str = "stack-lstm"
 DEFAULT_LENGTHS = LengthRange(minimum=65, maximum=128)
-MAX_SYMBOLS = 2**31
-"""The most symbols that a command draws at once; more is a slip of the keyboard."""
 
 
 class UsageError(StackrevError):
@@ -138,19 +136,6 @@ def set_threads(threads: int | None) -> None:
         import torch
 
         torch.set_num_threads(threads)
-
-
-def check_size(lengths: LengthRange, samples: int) -> None:
-    """Refuse to draw more than memory can hold.
-
-    Raises:
-        UsageError: It would.
-    """
-    if lengths.maximum * samples > MAX_SYMBOLS:
-        raise UsageError(
-            f"{samples} strings of up to {lengths.maximum} symbols are too many",
-            hint="ask for fewer, or for shorter ones",
-        )
 
 
 def version() -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from stackrev.cli import sizes
 from stackrev.cli.common import (
     DEFAULT_LENGTHS,
     DEFAULT_MODEL,
@@ -21,7 +24,6 @@ from stackrev.cli.common import (
     SeedOption,
     ThreadsOption,
     UsageError,
-    check_size,
     examples,
     load_model,
     set_threads,
@@ -34,9 +36,12 @@ from stackrev.config import LengthRange
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from stackrev.evaluation.scoring import Scores
+    from stackrev.evaluation.totals import Totals
+    from stackrev.models.base import Reverser
 
 DEFAULT_SAMPLES = 1000
+PIECE_SYMBOLS, PIECE_STRINGS = 1 << 24, 100_000
+"""How much is in memory at once; whatever is smaller is scored in one piece."""
 
 app = typer.Typer()
 
@@ -82,93 +87,148 @@ def evaluate(
     gates are by how much their pre-activations are past the point from which a gate is exactly 0 or 1; a negative one
     has been between. That of the logits is by how much the right symbol's exceeds the second best.
     """
-    out = Output(json=json, quiet=quiet)
+    output = Output(json=json, quiet=quiet)
     set_threads(threads)
-    if data is None:
-        asked = lengths or DEFAULT_LENGTHS
-        strings = _draw(asked, samples or DEFAULT_SAMPLES, seed)
-    else:
-        strings = _read(data, lengths, samples)
-        found = [len(each) for each in strings]
-        asked = LengthRange(minimum=min(found), maximum=max(found))
-
-    from stackrev.evaluation.scoring import score, symbols_of
-
     names = model or [DEFAULT_MODEL]
+    if data is None:
+        strings: _Strings = _Drawn(lengths or DEFAULT_LENGTHS, samples or DEFAULT_SAMPLES, seed)
+    else:
+        strings = _Read(data, lengths, samples)
     checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir) for name in names]
     for name, checkpoint in zip(names, checkpoints, strict=True):
         if margins and checkpoint.model.config.kind != "stack-lstm":
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")
-    results = []
-    for name, checkpoint in zip(names, checkpoints, strict=True):
-        with out.progress(name, total=symbols_of(strings)) as advance:
-            results.append((name, score(checkpoint.model, strings, margins=margins, on_progress=advance)))
+        strings.require_memory(checkpoint.model)
+    results = [
+        (name, _score(name, checkpoint.model, strings, output, margins=margins))
+        for name, checkpoint in zip(names, checkpoints, strict=True)
+    ]
     used = None if data else seed
-    out.result(
-        [_result(name, asked, used, scores, by_length=by_length) for name, scores in results],
-        lambda: _print_scores(out, asked, results, by_length=by_length, margins=margins),
+    output.result(
+        [_result(name, strings.label(totals), used, totals, by_length=by_length) for name, totals in results],
+        lambda: _print(results, strings, output, by_length=by_length, margins=margins),
     )
 
 
-def _print_scores(
-    out: Output, lengths: LengthRange, results: list[tuple[str, Scores]], *, by_length: bool, margins: bool
-) -> None:
-    rows = [row for name, scores in results for row in _rows(name, lengths, scores, by_length=by_length)]
-    out.table([("model", "lengths", "strings", "coarse", "fine"), *rows])
-    if margins:
-        out.line()
-        out.table(_margin_rows(results))
+class _Strings(Protocol):
+    """Where the strings come from: the same for every model, a piece at a time."""
+
+    def total(self, output: Output) -> int | None:
+        """How many symbols there are to go through, if that is known before."""
+
+    def pieces(self) -> Iterator[list[Tensor]]:
+        """The strings."""
+
+    def label(self, totals: Totals) -> str:
+        """Their lengths."""
+
+    def require_memory(self, model: Reverser[Any]) -> None:
+        """Make sure that there is memory to score the longest of them, if it is known."""
 
 
-def _draw(lengths: LengthRange, samples: int, seed: int) -> list[Tensor]:
-    import torch
+class _Drawn:
+    """Strings drawn by a seed."""
 
-    from stackrev.tasks.batches import sample_strings
+    def __init__(self, lengths: LengthRange, samples: int, seed: int) -> None:
+        from stackrev.tasks.draws import Draw
 
-    check_size(lengths, samples)
-    return sample_strings(lengths, samples, torch.Generator().manual_seed(seed))
+        sizes.require_draw(lengths, samples)
+        self._lengths, self._draw = lengths, Draw(lengths, samples, seed)
+
+    def total(self, output: Output) -> int:
+        with output.busy("drawing") if self._draw.samples > sizes.MANY else nullcontext():
+            return 2 * (self._draw.symbols + self._draw.samples)
+
+    def pieces(self) -> Iterator[list[Tensor]]:
+        return self._draw.pieces(symbols=PIECE_SYMBOLS, strings=PIECE_STRINGS)
+
+    def label(self, totals: Totals) -> str:
+        return str(self._lengths)
+
+    def require_memory(self, model: Reverser[Any]) -> None:
+        sizes.require_scoring(model, self._lengths.maximum)
 
 
-def _read(path: Path, lengths: LengthRange | None, samples: int | None) -> list[Tensor]:
-    from stackrev.tasks.batches import read_examples
+class _Read:
+    """The strings of a data file, of the wanted lengths, and no more than wanted."""
 
-    strings = read_examples(path)
-    if lengths is not None:
-        strings = [each for each in strings if lengths.minimum <= len(each) <= lengths.maximum]
-        if not strings:
-            raise UsageError(f"{path} has no strings of {lengths} symbols", hint="leave out --lengths to use all of it")
-    return strings[:samples]
+    def __init__(self, path: Path, lengths: LengthRange | None, samples: int | None) -> None:
+        self._path, self._lengths, self._samples = path, lengths, samples
+
+    def total(self, output: Output) -> None:
+        return None
+
+    def pieces(self) -> Iterator[list[Tensor]]:
+        from stackrev.storage import examples
+
+        size = {"symbols": PIECE_SYMBOLS, "strings": PIECE_STRINGS}
+        found = False
+        for piece in examples.read(self._path, lengths=self._lengths, most=self._samples, **size):
+            found = True
+            yield piece
+        if not found:
+            message = f"{self._path} has no strings of {self._lengths} symbols"
+            raise UsageError(message, hint="leave out --lengths to use all of it")
+
+    def label(self, totals: Totals) -> str:
+        shortest, longest = totals.lengths
+        return str(LengthRange(minimum=shortest, maximum=longest))
+
+    def require_memory(self, model: Reverser[Any]) -> None:
+        pass  # only the file knows how long they are
 
 
-def _result(name: str, lengths: LengthRange, seed: int | None, scores: Scores, *, by_length: bool) -> dict[str, Any]:
+def _score(name: str, model: Reverser[Any], strings: _Strings, output: Output, *, margins: bool) -> Totals:
+    from stackrev.evaluation.scoring import score, symbols_of
+    from stackrev.evaluation.totals import Totals
+
+    totals, total = Totals(), strings.total(output)
+    with output.progress(name, total=total) as bar:
+        for piece in strings.pieces():
+            sizes.require_scoring(model, max(map(len, piece)))
+            if total is None:
+                bar.expect(symbols_of(piece))
+            totals.add(score(model, piece, margins=margins, on_progress=bar))
+    return totals
+
+
+def _result(name: str, lengths: str, seed: int | None, totals: Totals, *, by_length: bool) -> dict[str, Any]:
     """What `--json` says of one model."""
-    result = {"model": name, "lengths": str(lengths), "samples": scores.samples, "seed": seed}
-    result |= {"coarse": scores.coarse, "fine": scores.fine}
-    if scores.margins is not None:
+    result: dict[str, Any] = {"model": name, "lengths": lengths, "samples": totals.samples, "seed": seed}
+    result |= {"coarse": totals.coarse, "fine": totals.fine}
+    if totals.margins is not None:
         result["margins"] = {
-            name: round(margin, 4) if isfinite(margin) else None for name, margin in asdict(scores.margins).items()
+            name: round(margin, 4) if isfinite(margin) else None for name, margin in asdict(totals.margins).items()
         }
     if by_length:
         result["by_length"] = [
-            {"length": length, "samples": each.samples, "coarse": each.coarse, "fine": each.fine}
-            for length, each in scores.by_length().items()
+            {"length": length, "samples": part.samples, "coarse": part.coarse, "fine": part.fine}
+            for length, part in totals.by_length().items()
         ]
     return result
 
 
-def _rows(name: str, lengths: LengthRange, scores: Scores, *, by_length: bool) -> list[tuple[str, ...]]:
-    """What the table says of one model."""
-    parts = [(str(lengths), scores)]
-    if by_length:
-        parts += [(str(length), each) for length, each in scores.by_length().items()]
-    return [(name, label, str(each.samples), share(each.coarse), share(each.fine)) for label, each in parts]
+def _print(
+    results: list[tuple[str, Totals]], strings: _Strings, output: Output, *, by_length: bool, margins: bool
+) -> None:
+    rows: list[tuple[str, ...]] = [("model", "lengths", "strings", "coarse", "fine")]
+    for name, totals in results:
+        parts = [(strings.label(totals), totals)]
+        if by_length:
+            parts += [(str(length), part) for length, part in totals.by_length().items()]
+        rows += [(name, label, str(part.samples), share(part.coarse), share(part.fine)) for label, part in parts]
+    output.table(rows)
+    if margins:
+        output.line()
+        output.table(_margin_rows(results))
 
 
-def _margin_rows(results: list[tuple[str, Scores]]) -> list[tuple[str, ...]]:
+def _margin_rows(results: list[tuple[str, Totals]]) -> list[tuple[str, ...]]:
     """What the table of margins says, a model a line."""
-    found = [(name, asdict(scores.margins)) for name, scores in results if scores.margins is not None]
+    found = [(name, asdict(totals.margins)) for name, totals in results if totals.margins is not None]
     heads = [head.replace("_", " ") for head in found[0][1]]
     shown = [
-        (name, *(f"{each:.3f}" if isfinite(each) else "-" for each in margins.values())) for name, margins in found
+        (name, *(f"{margin:.3f}" if isfinite(margin) else "-" for margin in margins.values()))
+        for name, margins in found
     ]
     return [("margins", *heads), *shown]

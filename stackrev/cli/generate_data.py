@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from stackrev.cli import sizes
 from stackrev.cli.common import (
     DEFAULT_LENGTHS,
     LengthsOption,
     QuietOption,
     SeedOption,
     UsageError,
-    check_size,
     examples,
     with_default,
 )
 from stackrev.cli.output import Output, counted
 from stackrev.tasks import vocabulary
+
+PIECE_SYMBOLS, PIECE_STRINGS = 1 << 20, 20_000
+"""How much is in memory at once."""
 
 app = typer.Typer()
 
@@ -50,21 +54,24 @@ def generate_data(
     file = None if output is None or str(output) == "-" else output
     out = Output(quiet=quiet, result=file is None)
     lengths = lengths or DEFAULT_LENGTHS
-    check_size(lengths, samples)
+    sizes.require_draw(lengths, samples, written=True)
     if alphabet == "":
         raise UsageError("the alphabet is empty", hint="name the characters, as in --alphabet abc")
-    symbols = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE) if alphabet is None else vocabulary.encode(alphabet)
+    symbols = None if alphabet is None else list(dict.fromkeys(vocabulary.encode(alphabet)))
+    with out.busy("drawing"):
+        from stackrev.storage import examples as data
+        from stackrev.tasks.draws import Draw
 
-    import torch
-
-    from stackrev.tasks.batches import sample_strings, save_examples, write_examples
-
-    strings = sample_strings(
-        lengths, samples, torch.Generator().manual_seed(seed), alphabet=list(dict.fromkeys(symbols))
-    )
-    if file is None:
-        write_examples(strings, out)
-        return
-    with out.progress("writing", total=samples) as advance:
-        save_examples(counted(strings, advance), file)
-    out.note(f"wrote {samples} strings to {file}")
+        draw = Draw(lengths, samples, seed, alphabet=symbols)
+        pieces = draw.pieces(symbols=PIECE_SYMBOLS, strings=PIECE_STRINGS)
+        first = next(pieces)  # the lengths of all strings are drawn before it
+    strings = (string for piece in itertools.chain([first], pieces) for string in piece)
+    with out.progress("writing", total=samples, wait=True) as bar:
+        if file is None:
+            for line in data.lines(counted(strings, bar)):
+                out.line(line.decode().removesuffix("\n"))
+            out.flush()
+        else:
+            data.save(file, counted(strings, bar))
+    if file is not None:
+        out.note(f"wrote {samples} strings to {file}")

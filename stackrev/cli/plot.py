@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stackrev.cli import sizes
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     ModelOption,
@@ -17,7 +18,6 @@ from stackrev.cli.common import (
     SeedOption,
     ThreadsOption,
     UsageError,
-    check_size,
     examples,
     find_model,
     load_model,
@@ -156,7 +156,7 @@ def lengths(
         raise UsageError(f"{at!r} is not a list of lengths", hint="write 8,64,512") from None
     if not wanted or wanted[0] < 1:
         raise UsageError("lengths must be at least 1")
-    check_size(LengthRange(minimum=wanted[0], maximum=wanted[-1]), samples)
+    sizes.require_draw(LengthRange(minimum=wanted[0], maximum=wanted[-1]), samples)
     set_threads(threads)
     names = model or [DEFAULT_MODEL]
 

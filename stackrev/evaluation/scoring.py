@@ -78,14 +78,24 @@ class Scores:
         return len(self.lengths)
 
     @property
+    def exact(self) -> int:
+        """How many strings are reversed exactly."""
+        return sum(right == length + 1 for right, length in self._pairs())
+
+    @property
+    def total_fine(self) -> float:
+        """The sum over strings of the share of the target that is right before an error."""
+        return sum(right / (length + 1) for right, length in self._pairs())
+
+    @property
     def coarse(self) -> float:
         """The share of strings whose whole output is right, end marker included and nothing after it."""
-        return sum(right == length + 1 for right, length in self._pairs()) / self.samples
+        return self.exact / self.samples
 
     @property
     def fine(self) -> float:
         """The mean over strings of the share of the target, end marker included, that is right before an error."""
-        return sum(right / (length + 1) for right, length in self._pairs()) / self.samples
+        return self.total_fine / self.samples
 
     @property
     def perfect(self) -> bool:
@@ -168,6 +178,13 @@ def score(
         model.train(training)
     least = Margins(*map(min, *map(astuple, nearest), (math.inf,) * 5)) if nearest else None
     return Scores(tuple(correct), tuple(len(each) for each in strings), least)
+
+
+def memory_for(model: Reverser[Any], length: int) -> int:
+    """About how many bytes it takes to score a string of so many symbols."""
+    if isinstance(model, StackLSTMReverser) and kernels.available():  # the ids as numbers and lists, and the stack
+        return length * (4 * model.config.stack_width + 64)
+    return length * 16 * model.config.hidden_size * model.config.layers  # the hidden states and what they are made of
 
 
 def symbols_of(strings: Sequence[Tensor]) -> int:

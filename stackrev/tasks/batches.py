@@ -1,4 +1,4 @@
-"""Strings to learn from and to be tested on: batches, held-out sets and data files.
+"""Strings to learn from and to be tested on: batches and held-out sets.
 
 Every draw takes the generator it draws from. A string is a tensor of symbol ids without markers; a `Batch` holds
 strings of different lengths side by side, longest first, so that the rows still running at any step are the first so
@@ -7,23 +7,16 @@ many and no model spends work on padding.
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stackrev.config import LengthRange
-from stackrev.errors import DataError, VocabularyError
+from stackrev.errors import DataError
 from stackrev.tasks import vocabulary
 from stackrev.tasks.data import DataConfig
-
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
 
 _ASCII = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE)
 _DRAWS = 100  # how often strings that are held out are drawn again, and then their lengths too
@@ -157,81 +150,3 @@ def sample_batch(
     raise DataError(
         f"nearly every string of length {lengths} is held out", hint="train on longer strings, or hold out fewer"
     )
-
-
-def write_examples(strings: Iterable[Tensor], file: SupportsWrite[str]) -> None:
-    """Write strings as JSON Lines, one `{"input": "$...|", "target": "...&"}` a line."""
-    for string in strings:
-        ids = string.tolist()
-        example = {
-            "input": vocabulary.decode(vocabulary.source_ids(ids)),
-            "target": vocabulary.decode(vocabulary.target_ids(ids)),
-        }
-        file.write(json.dumps(example) + "\n")
-
-
-def save_examples(strings: Iterable[Tensor], path: Path) -> None:
-    """Write a data file as a whole: a failure leaves what was there before.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8", newline="\n"
-        ) as file:
-            try:
-                write_examples(strings, file)
-                file.close()
-                Path(file.name).chmod(0o666 & ~_umask())
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def read_examples(path: Path) -> list[Tensor]:
-    """Read the strings of a data file.
-
-    Raises:
-        DataError: The file cannot be read, or a line is not an example; the message has the line's number.
-    """
-    try:
-        with path.open("rb") as file:
-            strings = list(_examples(file, str(path)))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    if not strings:
-        raise DataError(f"{path} holds no examples", hint="stackrev generate-data makes a data file")
-    return strings
-
-
-def _examples(lines: Iterable[bytes], name: str) -> Iterator[Tensor]:
-    form = 'each line must be {"input": "$...|", "target": "...&"}'
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            example = json.loads(line)
-            source, target = example["input"], example["target"]
-            if not (isinstance(source, str) and isinstance(target, str)):
-                raise TypeError
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise DataError(f"{name}, line {number}: not an example", hint=form) from None
-        if len(source) < 2 or source[0] != "$" or source[-1] != "|":
-            raise DataError(f"{name}, line {number}: the input does not run from $ to |", hint=form)
-        if target != source[-2:0:-1] + "&":
-            raise DataError(f"{name}, line {number}: the target is not the input reversed", hint=form)
-        try:
-            ids = vocabulary.encode(source[1:-1])
-        except VocabularyError as error:
-            raise DataError(f"{name}, line {number}: {error.message}", hint=error.hint) from None
-        yield torch.tensor(ids, dtype=torch.int64)

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stackrev import cli
-from stackrev.cli import common
+from stackrev.cli import common, sizes
 from stackrev.cli.settings import command_line, configure
 from stackrev.errors import ModelNotFoundError
 from stackrev.evaluation import decoding
@@ -118,8 +118,8 @@ class TestRoot:
         [
             (["reverse", "--model", "nobody", "text"], "there is no model 'nobody'"),
             (["reverse", "".join(map(chr, range(0x4E00, 0x4E81)))], "the text has 129 different characters"),
-            (["evaluate", "--data", "nowhere.jsonl"], "cannot read nowhere.jsonl"),
-            (["generate-data", "-o", "nowhere/file"], "cannot write nowhere/file"),
+            (["evaluate", "--data", "nowhere.jsonl"], "there is no file nowhere.jsonl"),
+            (["generate-data", "-o", "nowhere/file"], "nowhere/file cannot be written"),
             (["generate-data", "--alphabet", "aé"], "is not ASCII"),
             (["train", "--resume", "--output", "nowhere"], "nowhere holds no run"),
         ],
@@ -521,7 +521,7 @@ class TestAnything:
         monkeypatch.setattr("stackrev.evaluation.decoding.open_decoder", opened)
         monkeypatch.setattr("stackrev.cli.evaluate.load_model", loaded)
         monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
-        monkeypatch.setattr(common, "MAX_SYMBOLS", 5_000)
+        monkeypatch.setattr(sizes, "MAX_SYMBOLS", 5_000)
         monkeypatch.setattr("stackrev.cli.train._train", lambda run, quiet: False)
 
     @settings(max_examples=700, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

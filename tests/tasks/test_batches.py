@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import stat
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given
@@ -21,11 +15,8 @@ from stackrev.tasks.batches import (
     Batch,
     held_out,
     make_batch,
-    read_examples,
     sample_batch,
     sample_strings,
-    save_examples,
-    write_examples,
 )
 from stackrev.tasks.data import DataConfig
 
@@ -194,103 +185,3 @@ def test_held_out_keys_are_what_training_excludes(generator: torch.Generator) ->
     batch = sample_batch(config.lengths, 500, generator, excluded=sets.keys)
     held = {tuple(each.tolist()) for each in sets.validation}
     assert held.isdisjoint(map(tuple, strings_of(batch)))
-
-
-def test_a_data_file_by_hand() -> None:
-    file = io.StringIO()
-    write_examples([string('a"b'), string("")], file)
-    assert file.getvalue() == '{"input": "$a\\"b|", "target": "b\\"a&"}\n{"input": "$|", "target": "&"}\n'
-
-
-@given(st.lists(st.text(st.characters(max_codepoint=127)), min_size=1, max_size=5))
-def test_a_data_file_holds_its_strings(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
-    path = tmp_path_factory.mktemp("data") / "strings.jsonl"
-    save_examples(map(string, texts), path)
-    assert [vocabulary.decode(each.tolist()) for each in read_examples(path)] == texts
-    assert [json.loads(line)["input"][1:-1] for line in path.read_bytes().split(b"\n")[:-1]] == texts
-
-
-def test_a_failed_save_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "strings.jsonl"
-    save_examples([string("old")], path)
-    with pytest.raises(RuntimeError, match="half-way"):
-        save_examples(failing(), path)
-    assert [each.tolist() for each in read_examples(path)] == [vocabulary.encode("old")]
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def failing():
-    yield string("new")
-    raise RuntimeError("half-way")
-
-
-def test_a_saved_file_has_the_modes_of_any_other(tmp_path: Path) -> None:
-    path, plain = tmp_path / "strings.jsonl", tmp_path / "plain"
-    save_examples([string("a")], path)
-    plain.write_text("")
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
-
-
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot write .*No such file"):
-        save_examples([string("a")], tmp_path / "nowhere" / "strings.jsonl")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(DataError, match="cannot write"):
-        save_examples([string("a")], tmp_path / "folder")
-    assert os.listdir(tmp_path) == ["folder"]  # noqa: PTH208
-
-
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"cannot read .*No such file"):
-        read_examples(tmp_path / "nowhere.jsonl")
-    with pytest.raises(DataError, match="cannot read"):
-        read_examples(tmp_path)
-
-
-GOOD = b'{"input": "$ab|", "target": "ba&"}'
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        (b"not json", "not an example"),
-        (b"[1, 2]", "not an example"),
-        (b"3", "not an example"),
-        (b"null", "not an example"),
-        (b'{"input": "$ab|"}', "not an example"),
-        (b'{"input": "$ab|", "target": 3}', "not an example"),
-        (b'{"input": ["$", "|"], "target": "&"}', "not an example"),
-        (b"\xff\xfe", "not an example"),
-        (b"[" * 100_000, "not an example"),
-        (b'{"input": "ab|", "target": "ba&"}', "does not run from"),
-        (b'{"input": "$ab", "target": "ba&"}', "does not run from"),
-        (b'{"input": "$", "target": "&"}', "does not run from"),
-        (b'{"input": "", "target": "&"}', "does not run from"),
-        (b'{"input": "$ab|", "target": "ab&"}', "not the input reversed"),
-        (b'{"input": "$ab|", "target": "ba"}', "not the input reversed"),
-        (b'{"input": "$ab|", "target": "ba&&"}', "not the input reversed"),
-        ('{"input": "$é|", "target": "é&"}'.encode(), "'é', is not ASCII"),
-        (b'{"input": "$\\ud800|", "target": "\\ud800&"}', "is not ASCII"),
-    ],
-)
-def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: bytes, message: str) -> None:
-    path = tmp_path / "strings.jsonl"
-    path.write_bytes(b"\n".join([GOOD, b"", line, GOOD]))
-    with pytest.raises(DataError, match=f"strings.jsonl, line 3: .*{message}") as caught:
-        read_examples(path)
-    assert "\n" not in caught.value.message
-    assert caught.value.hint
-
-
-def test_blank_lines_and_other_keys_do_no_harm(tmp_path: Path) -> None:
-    path = tmp_path / "strings.jsonl"
-    path.write_bytes(b'\r\n{"input": "$|", "target": "&", "note": 1}\r\n  \r\n' + GOOD)
-    assert [each.tolist() for each in read_examples(path)] == [[], vocabulary.encode("ab")]
-
-
-@pytest.mark.parametrize("content", [b"", b"\n\n"])
-def test_a_file_without_examples(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "strings.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="holds no examples"):
-        read_examples(path)
