@@ -17,7 +17,7 @@ from typing import Any
 from stackrev.config import to_dict
 from stackrev.errors import CheckpointError
 from stackrev.kinds import KINDS
-from stackrev.storage.format import HISTORY, Description, parse_json, results
+from stackrev.storage.format import HISTORY, Description, as_unicode, parse_json, results
 
 MARK = "library_name: stackrev"
 """A line that every card has, and that tells a card of ours from somebody's README.md."""
@@ -71,7 +71,7 @@ def _of(score: Mapping[str, Any], form: Any) -> dict[str, str]:
 
 def _plain(text: str) -> str:
     """A text in one line, with escapes for what is not printable."""
-    line = " ".join(text.split())
+    line = " ".join(as_unicode(text).split())
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 

@@ -42,6 +42,7 @@ from stackrev.storage.format import (
     WEIGHTS,
     Description,
     RawTensor,
+    as_unicode,
     dump_description,
     dump_history,
     dump_weights,
@@ -353,10 +354,8 @@ def save(
     """
     folder = Path(folder)
     staged = {WEIGHTS: dump_weights(weights, config.model), HISTORY: dump_history(history)}
-    if command is not None:
-        command = command.encode("utf-8", "backslashreplace").decode()
     checksums = {name: sha(data) for name, data in staged.items()}
-    description = Description(config, dict(scores or {}), command, checksums)
+    description = Description(config, dict(scores or {}), None if command is None else as_unicode(command), checksums)
     with _locked(folder, lock):
         if lock is None:
             _require_own(folder)
@@ -439,8 +438,7 @@ def _commit(folder: Path, new: Mapping[str, bytes], description: Description, na
     if history is None:
         with contextlib.suppress(CheckpointError):
             history = _matching(folder, HISTORY, description.checksums[HISTORY], LIMITS[HISTORY])
-    title = name or os.fsencode(folder.resolve().name).decode("utf-8", "backslashreplace")
-    files.write(folder / CARD, model_card(title, description, history or b"").encode())
+    files.write(folder / CARD, model_card(name or folder.resolve().name, description, history or b"").encode())
 
 
 def _settle(folder: Path) -> None:

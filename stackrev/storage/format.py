@@ -329,6 +329,11 @@ def _require_few_values(where: object, data: bytes) -> None:
         raise CheckpointError(f"{where} has more than {_MOST_VALUES:,} values", hint=AGAIN)
 
 
+def as_unicode(text: str) -> str:
+    """A text with escapes for what is not Unicode, such as bytes of a file's name that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def sha(data: bytes) -> str:
     """The SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -19,7 +19,7 @@ from stackrev.config import to_dict
 from stackrev.errors import CheckpointError, ConfigError
 from stackrev.kinds.config import Config, read_config
 from stackrev.storage import tensors
-from stackrev.storage.format import parse_json, short
+from stackrev.storage.format import as_unicode, parse_json, short
 
 STATE = "training.safetensors"
 
@@ -54,7 +54,7 @@ def write(folder: Path, values: Mapping[str, Tensor], state: State) -> None:
     raw = {
         "config": to_dict(state.config),
         "progress": state.progress,
-        "command": state.command,
+        "command": None if state.command is None else as_unicode(state.command),
         "threads": state.threads,
     }
     tensors.save(folder / STATE, values, {"state": json.dumps(raw)})
