@@ -17,7 +17,14 @@ README = (ROOT / "README.md").read_text()
 LINES = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 # What needs the Hub, an extra, or hours: `test_architecture.py` holds the README to the commands, and these have tests
 # of their own.
-ELSEWHERE = ("pip ", "stackrev search", "stackrev plot", "stackrev models pull", "stackrev models push")
+ELSEWHERE = (
+    "pip ",
+    "stackrev search",
+    "stackrev experiment",
+    "stackrev plot",
+    "stackrev models pull",
+    "stackrev models push",
+)
 QUICK = "--hidden-size 8 --stack-width 8 --batches 4 --check-every 2 --lengths 1-4 --test-lengths 5-6 --quiet"
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from stackrev.cli.output import Output
-from stackrev.cli.visible import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -17,26 +16,27 @@ class RunsView:
     """Where runs stand. On a terminal they have a bar each; elsewhere there are lines alone.
 
     Args:
-        quiet: Whether to show nothing.
-        bars: The bars, if stderr is a terminal.
+        output: What the command says.
+        bars: The bars, if somebody looks at stderr.
     """
 
-    def __init__(self, *, quiet: bool, bars: Progress | None) -> None:
-        self._quiet, self._bars = quiet, bars
+    def __init__(self, output: Output, bars: Progress | None) -> None:
+        self._output, self._bars = output, bars
         self._tasks: dict[object, TaskID] = {}
 
     def line(self, text: str) -> None:
         """Say something that stays, such as what came of a run."""
         if self._bars is not None:
-            self._bars.console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
-        elif not self._quiet:
-            Output(result=False).say(text)
+            shown = self._output.err.shown(text)
+            self._bars.console.print(shown, markup=False, highlight=False, soft_wrap=True)
+        elif not self._output.quiet:
+            self._output.say(text)
 
-    def at(self, run: object, text: str, *, done: int | None = None, total: int | None = None) -> None:
+    def at(self, run: object, text: str, *, done: int = 0, total: int | None = None) -> None:
         """Say where a run stands; one that cannot be counted has a bar that moves."""
         if self._bars is None:
             return
-        values: dict[str, Any] = {"description": visible(text), "completed": done or 0, "total": total}
+        values: dict[str, Any] = {"description": self._output.err.shown(text), "completed": done, "total": total}
         if run not in self._tasks:
             self._tasks[run] = self._bars.add_task(**values)
         else:
@@ -50,14 +50,14 @@ class RunsView:
 
 
 @contextlib.contextmanager
-def runs_view(*, quiet: bool) -> Iterator[RunsView]:
+def runs_view(output: Output) -> Iterator[RunsView]:
     """A view of many runs, for as long as they are trained."""
-    if quiet or not Output(result=False).err.terminal:
-        yield RunsView(quiet=quiet, bars=None)
+    if output.quiet or not output.err.terminal:
+        yield RunsView(output, None)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield RunsView(quiet=False, bars=bars)
+        yield RunsView(output, bars)

@@ -101,14 +101,14 @@ def search(
     """
     if journal is not None and storage is not None:
         raise UsageError("a study is either in a --journal or in a --storage", hint="leave one of them out")
-    out = Output(json=json, quiet=quiet)
     # Settings are options named after the fields they set, so they are taken from the context as they are.
     config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
     journal = None if storage else journal or Path("runs") / "search.journal"
     name = study or config.model.kind
     given = [each for each in context.params if each in _settings(config) and context.params[each] is not None]
+    output = Output(json=json, quiet=quiet)
     interrupted = False
-    with runs_view(quiet=quiet) as view:
+    with runs_view(output) as view:
         view.at("study", f"opening the study {name}")
         if trials == 0 and vary is None and not given:
             worker = Search.show(name, journal=journal, storage=storage)
@@ -125,8 +125,8 @@ def search(
         finally:
             worker.close()
     if interrupted:
-        out.note("stopped; the trial that was running is put back, and the same command goes on")
-    out.result(found, lambda: _print(out, found, worker.over))
+        output.note("stopped; the trial that was running is put back, and the same command goes on")
+    output.result(found, lambda: _print(output, found, worker.over))
     if interrupted:
         raise typer.Exit(130)
 
@@ -210,13 +210,12 @@ def _found(worker: Search, name: str, best: int) -> dict[str, Any]:
     }
 
 
-def _print(out: Output, found: Mapping[str, Any], over: Sequence[str]) -> None:
+def _print(output: Output, found: Mapping[str, Any], over: Sequence[str]) -> None:
     counts = [f"{count} {state}" for state, count in found["trials"].items() if count]
-    out.line(f"study {found['study']}: {', '.join(counts) or 'no trial yet'}")
+    output.line(f"study {found['study']}: {', '.join(counts) or 'no trial yet'}")
     if found["best"]:
-        out.table([("trial", *_COLUMNS.values(), *over), *(_row(each, over) for each in found["best"])])
-        out.line("to train the best of them:")
-        out.line(found["command"])
+        output.table([("trial", *_COLUMNS.values(), *over), *(_row(each, over) for each in found["best"])])
+        output.text(f"to train the best of them:\n{found['command']}")
 
 
 def _command(winner: Result, settle: int | None) -> str:

@@ -195,6 +195,65 @@ class Study:
         work.put_back()
         return None
 
+    # Trials by what they are asked to do, rather than by number.
+
+    def enqueue(self, attributes: Mapping[str, Any]) -> None:
+        """Add a trial that waits to be started."""
+        import optuna
+
+        with self._calling("cannot write to the study"):
+            waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs=dict(attributes))
+            self._study.add_trial(waiting)
+
+    def start(self, trial: FrozenTrial) -> bool:
+        """Start a waiting trial, for this worker; whether no other was faster."""
+        import optuna
+
+        with self._calling("cannot take a trial"):
+            workers = self._at_work()
+            workers.refresh([trial])
+            try:
+                if not self._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.RUNNING):
+                    return False
+            except RuntimeError:  # it has come to its end
+                return False
+            workers.start(trial._trial_id)
+            self._storage.set_trial_user_attr(trial._trial_id, "worker", workers.name)
+        return True
+
+    def complete(self, trial: FrozenTrial, name: str, outcome: Any, value: float) -> None:
+        """Write down what came of a trial that was started."""
+        import optuna
+
+        with self._going_on(trial.number):
+            self._storage.set_trial_user_attr(trial._trial_id, name, outcome)
+            self._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.COMPLETE, [value])
+            self._at_work().stop(trial._trial_id)
+
+    def put_back(self, trial: FrozenTrial | Trial) -> None:
+        """A trial that was started is not to be run now: whoever looks for work next starts it again."""
+        import optuna
+
+        with self._going_on(trial.number):
+            self._storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.WAITING)
+            self._at_work().stop(trial._trial_id)
+
+    @contextlib.contextmanager
+    def _going_on(self, number: int) -> Iterator[None]:
+        """Call Optuna about a trial of this worker's.
+
+        Raises:
+            LostTrialError: It is not this worker's any more.
+            StudyError: Something else went wrong.
+        """
+        try:
+            with self._calling(f"cannot go on with trial {number}"):
+                yield
+        except StackrevError:
+            if self.trials()[number].state.is_finished():
+                raise LostTrialError(f"trial {number} was failed by another worker") from None
+            raise
+
     def fail_stale(self) -> None:
         """Fail the running trials whose workers are gone."""
         import optuna
@@ -286,26 +345,13 @@ class Work:
         import optuna
 
         states = optuna.trial.TrialState
-        self._end(lambda: self._study._study.tell(self._trial, value, states.PRUNED if value is None else None))
+        with self._calling():
+            self._study._study.tell(self._trial, value, states.PRUNED if value is None else None)
+            self._study._at_work().stop(self._trial._trial_id)
 
     def put_back(self) -> None:
         """It is not to be run now: whoever looks for work next starts it again."""
-        import optuna
+        self._study.put_back(self._trial)
 
-        waiting = optuna.trial.TrialState.WAITING
-        self._end(lambda: self._study._storage.set_trial_state_values(self._trial._trial_id, waiting))
-
-    def _end(self, tell: Callable[[], object]) -> None:
-        with self._calling():
-            tell()
-            self._study._at_work().stop(self._trial._trial_id)
-
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator[None]:
-        try:
-            with self._study._calling(f"cannot go on with trial {self.number}"):
-                yield
-        except StackrevError:
-            if self._study.trials()[self.number].state.is_finished():
-                raise LostTrialError(f"trial {self.number} was failed by another worker") from None
-            raise
+    def _calling(self) -> contextlib.AbstractContextManager[None]:
+        return self._study._going_on(self.number)

@@ -25,34 +25,39 @@ def reproduce():
     sys.path.remove(str(ROOT / "scripts"))
 
 
+@pytest.fixture(scope="module")
+def report(reproduce):
+    import report
+
+    return report
+
+
 def named_figures(text: str) -> list[str]:
     return re.findall(r"docs/results/figures/([\w-]+)\.svg", text)
 
 
-def test_the_readme_tells_what_the_data_tells(reproduce):
-    text = reproduce.between_markers(README.read_text(encoding="utf-8"))
+def test_the_readme_tells_what_the_data_tells(reproduce, report):
+    text = report.between_markers(README.read_text(encoding="utf-8"))
     names = [path.stem for path in (RESULTS / "figures").glob("*.svg")]
-    assert text == reproduce.section(reproduce.read_results(RESULTS), "docs/results/figures", names)
+    assert text == report.section(report.read_results(RESULTS), "docs/results/figures", names)
 
 
-def test_the_scores_in_the_readme_are_those_measured(reproduce):
-    text = reproduce.between_markers(README.read_text(encoding="utf-8"))
+def test_the_scores_in_the_readme_are_those_measured(reproduce, report):
+    text = report.between_markers(README.read_text(encoding="utf-8"))
     path = RESULTS / "scores.json"
     measured = json.loads(path.read_text()) if path.exists() else []
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     for entry in measured:
         for lengths, scores in entry["scores"].items():
-            (row,) = (
-                each for each in rows if each[0] == reproduce.MODELS[entry["model"]] and f" {lengths} " in each[1]
-            )
+            (row,) = (each for each in rows if each[0] == report.MODELS[entry["model"]] and f" {lengths} " in each[1])
             for cell, value in ((row[3], scores["coarse"]), (row[5], scores["fine"])):
                 assert math.isclose(float(cell), value, abs_tol=1e-3)
                 assert (cell == "1.000") == (value == 1)
     assert len([row for row in rows if " symbols" in " ".join(row)]) == sum(len(each["scores"]) for each in measured)
 
 
-def test_the_long_strings_in_the_readme_are_those_measured(reproduce):
-    text = reproduce.between_markers(README.read_text(encoding="utf-8"))
+def test_the_long_strings_in_the_readme_are_those_measured(reproduce, report):
+    text = report.between_markers(README.read_text(encoding="utf-8"))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     path = RESULTS / "long.json"
     assert path.exists() == (RESULTS / "scores.json").exists()
@@ -64,8 +69,8 @@ def test_the_long_strings_in_the_readme_are_those_measured(reproduce):
         assert float(row[4]) == pytest.approx(each["margins"]["logits"], abs=0.006)
 
 
-def test_the_counts_in_the_readme_are_those_of_the_seeds(reproduce):
-    text = reproduce.between_markers(README.read_text(encoding="utf-8"))
+def test_the_counts_in_the_readme_are_those_of_the_seeds(reproduce, report):
+    text = report.between_markers(README.read_text(encoding="utf-8"))
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     path = RESULTS / "seeds" / "default" / "seeds.jsonl"
     seeds = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -78,15 +83,15 @@ def test_the_counts_in_the_readme_are_those_of_the_seeds(reproduce):
         assert all(row[0] != "default" for row in rows)
 
 
-def test_every_figure_is_there_and_is_drawn_again(reproduce):
+def test_every_figure_is_there_and_is_drawn_again(reproduce, report):
     from stackrev import figures
 
     named = named_figures(README.read_text(encoding="utf-8"))
     stored = {path.stem for path in (RESULTS / "figures").glob("*.svg")}
-    drawn = dict(reproduce.draw(reproduce.read_results(RESULTS))) if named else {}
+    drawn = dict(report.draw(report.read_results(RESULTS))) if named else {}
     assert set(named) <= stored
     assert set(named) <= set(drawn)
-    if named and json.loads((RESULTS / "figures" / "versions.json").read_text()) == reproduce.drawn_with():
+    if named and json.loads((RESULTS / "figures" / "versions.json").read_text()) == report.drawn_with():
         for name in named:
             assert figures.render(drawn[name], "svg") == (RESULTS / "figures" / f"{name}.svg").read_bytes(), name
 
@@ -94,7 +99,7 @@ def test_every_figure_is_there_and_is_drawn_again(reproduce):
 class TestGenerator:
     @pytest.fixture
     def out(self, reproduce, tmp_path):
-        from test_consistency import result
+        from seed_results import result
 
         for name, seeds in (("default", 5), ("published", 2), ("width 32", 2), ("two layers", 2)):
             folder = tmp_path / "results" / "seeds" / name.replace(" ", "-")
@@ -117,9 +122,9 @@ class TestGenerator:
         (out / "lengths.json").write_text(json.dumps({"stack-lstm": {"weights": "0", "scores": lengths}}))
         return out
 
-    def test_tables_figures_and_readme_come_from_the_data_alone(self, reproduce, out, tmp_path):
+    def test_tables_figures_and_readme_come_from_the_data_alone(self, reproduce, report, out, tmp_path):
         readme = tmp_path / "README.md"
-        readme.write_text(f"# Mine\n\n{reproduce.START}\nold\n{reproduce.END}\n\nThe rest.\n")
+        readme.write_text(f"# Mine\n\n{report.START}\nold\n{report.END}\n\nThe rest.\n")
         arguments = ["--figures-only", "--output", str(out), "--readme", str(readme)]
         assert reproduce.main(arguments) == 0
         text = readme.read_text()
@@ -138,21 +143,21 @@ class TestGenerator:
         assert reproduce.main(arguments) == 0
         assert {path: path.read_bytes() for path in [readme, *out.rglob("*.*")]} == files
 
-    def test_nothing_measured_is_nothing_told(self, reproduce, tmp_path):
-        assert reproduce.section(reproduce.read_results(tmp_path), "figures", []) == ""
+    def test_nothing_measured_is_nothing_told(self, reproduce, report, tmp_path):
+        assert report.section(report.read_results(tmp_path), "figures", []) == ""
 
-    def test_a_readme_without_markers_is_left_alone(self, reproduce, out, tmp_path, capsys):
+    def test_a_readme_without_markers_is_left_alone(self, reproduce, report, out, tmp_path, capsys):
         readme = tmp_path / "README.md"
         readme.write_text("# Mine\n")
         assert reproduce.main(["--figures-only", "--output", str(out), "--readme", str(readme)]) == 1
         assert readme.read_text() == "# Mine\n"
         assert "markers" in capsys.readouterr().err
 
-    def test_a_model_is_scored_once_for_its_weights(self, reproduce, tmp_path, monkeypatch):
+    def test_a_model_is_scored_once_for_its_weights(self, reproduce, report, tmp_path, monkeypatch):
         import dataclasses
 
         import torch
-        from test_consistency import result
+        from seed_results import result
 
         from stackrev.kinds.config import Config
         from stackrev.kinds.stack_lstm import StackLSTMConfig
@@ -178,9 +183,9 @@ class TestGenerator:
             reproduce.score_lengths(tmp_path, tmp_path / "models", plan)
             reproduce.trace_stack(tmp_path, tmp_path / "models")
         assert len(asked) == 2
-        results = reproduce.read_results(tmp_path)
+        results = report.read_results(tmp_path)
         assert results.scores[0]["scores"]["65-128"] == {"coarse": 0.5, "fine": 0.75}
         assert results.scores[0]["solved_batch"] == 200
         assert [each["length"] for each in results.lengths["stack-lstm"]["scores"]] == [2, 4]
         assert len(results.trace.push) == len(results.trace.fed)
-        assert {"learning", "lengths", "gates", "stack"} <= {name for name, _ in reproduce.draw(results)}
+        assert {"learning", "lengths", "gates", "stack"} <= {name for name, _ in report.draw(results)}
