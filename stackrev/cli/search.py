@@ -36,8 +36,9 @@ _SPACE = ", ".join(space_of(Config()))
         "stackrev search --trials 0",
     ),
 )
+@settings.options
 def search(
-    context: typer.Context,
+    *,
     kind: settings.Kind = None,
     trials: Annotated[
         int, typer.Option(min=0, help="How many trials the study is to have in all; 0 shows what it has.")
@@ -58,37 +59,7 @@ def search(
     ] = None,
     prune: Annotated[bool, typer.Option(help="Whether to give up trials that fall behind at a check.")] = True,
     best: Annotated[int, typer.Option(min=1, help="How many of the best trials to show.")] = 10,
-    batches: settings.Batches = None,
-    check_every: settings.CheckEvery = None,
-    settle_batches: settings.SettleBatches = None,
-    settle_temperature: settings.SettleTemperature = None,
-    seed: settings.Seed = None,
-    batch_size: settings.BatchSize = None,
-    mixed_lengths: settings.MixedLengths = None,
-    curriculum_start: settings.CurriculumStart = None,
-    curriculum_loss: settings.CurriculumLoss = None,
-    optimizer: settings.OptimizerName = None,
-    learning_rate: settings.LearningRate = None,
-    schedule: settings.ScheduleName = None,
-    warmup_batches: settings.WarmupBatches = None,
-    weight_decay: settings.WeightDecay = None,
-    momentum: settings.Momentum = None,
-    clip_norm: settings.ClipNorm = None,
-    recurrent_l1: settings.RecurrentL1 = None,
-    hidden_size: settings.HiddenSize = None,
-    layers: settings.Layers = None,
-    stack_width: settings.StackWidth = None,
-    embedding_width: settings.EmbeddingWidth = None,
-    initialisation: settings.InitialisationName = None,
-    gate_stretch: settings.GateStretch = None,
-    gate_noise: settings.GateNoise = None,
-    string_noise: settings.StringNoise = None,
-    push_bias: settings.PushBias = None,
-    pop_bias: settings.PopBias = None,
-    lengths: settings.Lengths = None,
-    test_lengths: settings.TestLengths = None,
-    held_out_samples: settings.HeldOutSamples = None,
-    device: settings.DeviceName = None,
+    given: settings.Given,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -101,21 +72,19 @@ def search(
     """
     if journal is not None and storage is not None:
         raise UsageError("a study is either in a --journal or in a --storage", hint="leave one of them out")
-    # Settings are options named after the fields they set, so they are taken from the context as they are.
-    config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
+    output = Output(json=json, quiet=quiet)
+    config = settings.configure(Config.default(kind or DEFAULT_MODEL), given)
     journal = None if storage else journal or Path("runs") / "search.journal"
     name = study or config.model.kind
-    given = [each for each in context.params if each in _settings(config) and context.params[each] is not None]
-    output = Output(json=json, quiet=quiet)
     interrupted = False
     with runs_view(output) as view:
         view.at("study", f"opening the study {name}")
         if trials == 0 and vary is None and not given:
             worker = Search.show(name, journal=journal, storage=storage)
         else:
-            over = _varied(config, vary, given)
+            over = _varied(config, vary, list(given))
             settle = config.training.settle_batches
-            base = _base(config, settle_batches)
+            base = config if "settle_batches" in given else _unsettled(config)
             worker = Search(name, base, over=over, journal=journal, storage=storage, prune=prune, settle_batches=settle)
         try:
             if trials:
@@ -141,15 +110,8 @@ _COLUMNS = {
 }
 
 
-def _settings(config: Config) -> set[str]:
-    """The settings of a run, by name."""
-    return {name for section in vars(config).values() for name in vars(section)}
-
-
-def _base(config: Config, settle_batches: int | str | None) -> Config:
+def _unsettled(config: Config) -> Config:
     """What every trial starts from: a solved trial has nothing more to tell, so it does not settle by itself."""
-    if settle_batches is not None:
-        return config
     return dataclasses.replace(config, training=dataclasses.replace(config.training, settle_batches=0))
 
 

@@ -25,6 +25,7 @@ from stackrev.cli.common import (
     with_default,
 )
 from stackrev.cli.output import Output
+from stackrev.config import TrainingConfig
 from stackrev.kinds.config import Config
 
 if TYPE_CHECKING:
@@ -38,52 +39,21 @@ app = typer.Typer()
     epilog=examples(
         "stackrev train",
         "stackrev train --model lstm --seed 1 --output runs/my-lstm",
-        "stackrev train --hidden-size 32 --learning-rate 4e-3 --batches 500",
+        "stackrev train --hidden-size 32 --output runs/small",
         "stackrev train --output runs/my-lstm --resume",
     ),
 )
+@settings.options
 def train(
-    context: typer.Context,
+    *,
     kind: settings.Kind = None,
-    seed: settings.Seed = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help=with_default("Where the run is saved.", "runs/MODEL-seedN")),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run in the folder.")] = False,
-    batches: settings.Batches = None,
-    batch_size: settings.BatchSize = None,
-    mixed_lengths: settings.MixedLengths = None,
-    curriculum_start: settings.CurriculumStart = None,
-    curriculum_loss: settings.CurriculumLoss = None,
-    optimizer: settings.OptimizerName = None,
-    learning_rate: settings.LearningRate = None,
-    schedule: settings.ScheduleName = None,
-    warmup_batches: settings.WarmupBatches = None,
-    weight_decay: settings.WeightDecay = None,
-    momentum: settings.Momentum = None,
-    clip_norm: settings.ClipNorm = None,
-    recurrent_l1: settings.RecurrentL1 = None,
-    check_every: settings.CheckEvery = None,
-    settle_batches: settings.SettleBatches = None,
-    settle_temperature: settings.SettleTemperature = None,
-    hidden_size: settings.HiddenSize = None,
-    layers: settings.Layers = None,
-    stack_width: settings.StackWidth = None,
-    embedding_width: settings.EmbeddingWidth = None,
-    initialisation: settings.InitialisationName = None,
-    gate_stretch: settings.GateStretch = None,
-    gate_noise: settings.GateNoise = None,
-    string_noise: settings.StringNoise = None,
-    push_bias: settings.PushBias = None,
-    pop_bias: settings.PopBias = None,
-    shared_controls: settings.SharedControls = None,
-    lengths: settings.Lengths = None,
-    test_lengths: settings.TestLengths = None,
-    held_out_samples: settings.HeldOutSamples = None,
-    held_out_seed: settings.HeldOutSeed = None,
-    device: settings.DeviceName = None,
+    given: settings.Given,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -97,17 +67,18 @@ def train(
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it", hint="leave one of them out")
     out = Output(json=json, quiet=quiet)
-    # Settings are options named after the fields they set, so they are taken from the context as they are.
-    config = settings.configure(Config.default(kind or DEFAULT_MODEL), context.params)
-    folder = output or Path("runs") / f"{config.model.kind}-seed{config.training.seed}"
+    config = None if resume else settings.configure(Config.default(kind or DEFAULT_MODEL), given)
+    seed = given.get("seed", TrainingConfig().seed)
+    folder = output or Path("runs") / f"{kind or DEFAULT_MODEL}-seed{seed}"
 
     from stackrev.evaluation.scoring import symbols_of
     from stackrev.tasks.batches import held_out
     from stackrev.training.runs import Run, measure
 
-    if resume:
+    if config is None:
         run = Run.resume(folder)
-        run.require(settings.configure(run.config, context.params))
+        base = run.config if kind in (None, run.config.model.kind) else Config.default(kind)
+        run.require(settings.configure(base, given))
         set_threads(threads or run.threads)
     else:
         set_threads(threads)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from stackrev import cli
 from stackrev.cli import common, sizes
-from stackrev.cli.settings import command_line, configure
+from stackrev.cli.settings import _OPTIONS, command_line, configure
 from stackrev.errors import ModelNotFoundError
 from stackrev.evaluation import decoding
 from stackrev.kinds import KINDS
@@ -460,9 +460,7 @@ class TestSettings:
     )
     def test_a_command_line_says_all_of_a_configuration(self, kind, options):
         options = {name: value for name, value in options.items() if name in settings_of(Config.default(kind))}
-        config = configure(
-            Config.default(kind), {name: "none" if value is None else value for name, value in options.items()}
-        )
+        config = configure(Config.default(kind), options)
         for name, value in options.items():
             section = next(each for each in (config.data, config.model, config.training) if hasattr(each, name))
             assert getattr(section, name) == value
@@ -493,7 +491,9 @@ def read_command(line: str) -> Config:
     """The configuration that `stackrev train` would read from a command line."""
     arguments = shlex.split(line)[2:]
     context = command("train").make_context("train", arguments)
-    return configure(Config.default(context.params["kind"]), context.params)
+    given = {name: value for name, value in context.params.items() if value is not None and name in _OPTIONS}
+    values = {name: None if value == "none" else value for name, value in given.items()}
+    return configure(Config.default(context.params["kind"]), values)
 
 
 COMMANDS = ("reverse", "evaluate", "train", "generate-data")
