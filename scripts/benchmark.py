@@ -31,10 +31,10 @@ from stackrev.config import TrainingConfig
 from stackrev.kernels.cpu import ops
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.models import load
 from stackrev.models import reversers as models
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import read_out_loss
-from stackrev.storage import checkpoints
 from stackrev.structures.recurrence import (
     StackLSTMOutput,
     StackLSTMState,
@@ -292,7 +292,7 @@ def train(repeats: int) -> None:
             subprocess.run([*command, "--output", str(run)], capture_output=True, check=True)
             wall.append(time.perf_counter() - start)
             last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
-            checkpoint = checkpoints.load(run)
+            checkpoint = load(run)
         training.append(float(last["seconds"]))
         for lengths in (checkpoint.config.data.lengths, checkpoint.config.data.test_lengths):
             found = checkpoint.scores[str(lengths)]

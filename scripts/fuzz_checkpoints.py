@@ -30,7 +30,7 @@ import torch
 from stackrev.errors import CheckpointError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
-from stackrev.models import build
+from stackrev.models import build, load
 from stackrev.storage import checkpoints
 
 MEMORY = 2**30
@@ -133,7 +133,7 @@ def _read(folder: Path) -> str:
         refusal.encode()  # must be fit to print
         words = refusal.replace(str(folder), "").split(":")[0].split()
         return "refused: " + " ".join(word for word in words if word.isalpha())[:60]
-    model = checkpoints.load(folder).model
+    model = load(folder).model
     assert all(bool(torch.isfinite(each).all()) for each in model.parameters()), "weights are not finite"
     return "loaded"
 

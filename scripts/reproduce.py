@@ -31,6 +31,7 @@ from stackrev.errors import StackrevError
 from stackrev.experiments import experiment, presets, tables
 from stackrev.experiments.runs import short
 from stackrev.experiments.setting import ExperimentSetting
+from stackrev.models import load
 from stackrev.storage import checkpoints
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -209,7 +210,7 @@ def score_lengths(out: Path, models: Path, plan: Plan) -> None:
         for length, samples in plan.lengths.items():
             if length in done:
                 continue
-            model = model or checkpoints.load(folder).model
+            model = model or load(folder).model
             print(f"scoring {kind} on strings of {length}", file=sys.stderr)
             generator = torch.Generator().manual_seed(length)
             found = score(model, sample_strings(LengthRange(minimum=length, maximum=length), samples, generator))
@@ -245,7 +246,6 @@ def score_long(out: Path, models: Path, plan: Plan) -> None:
 def trace_stack(out: Path, models: Path) -> None:
     """Look at the stack while one string is reversed."""
     from stackrev.evaluation.traces import trace
-    from stackrev.models.stack_lstm import StackLSTMReverser
 
     folder, path = models / "stack-lstm", out / "trace.json"
     if not (folder / checkpoints.CONFIG).exists():
@@ -253,8 +253,7 @@ def trace_stack(out: Path, models: Path) -> None:
     weights = checkpoints.describe(folder).checksums[checkpoints.WEIGHTS]
     if read_json(path, {}).get("weights") == weights:
         return
-    model = checkpoints.load(folder).model
-    assert isinstance(model, StackLSTMReverser)
+    model = load(folder).model
     found = trace(model, EXAMPLE)._asdict()
     for name in ("push", "pop"):
         found[name] = [round(value, 6) for value in found[name]]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackrev.cli.common import UsageError, set_threads
+from stackrev.cli.common import DEFAULT_MODEL, UsageError, set_threads
 from stackrev.cli.memory import size
 from stackrev.cli.output import GREEN, RED, Output, Painted, Styled
 from stackrev.cli.progress import Bar
@@ -51,7 +51,8 @@ class Answering:
         page: Path | None,
         threads: int | None,
     ) -> None:
-        from stackrev.evaluation.decoding import TorchDecoder, open_decoder
+        from stackrev.evaluation.decoding import TorchDecoder
+        from stackrev.models import open_decoder
 
         self._decoder = open_decoder(folder)
         if threads is not None and isinstance(self._decoder, TorchDecoder):
@@ -150,17 +151,16 @@ def _coloured(request: Request, shown: list[int], error: int) -> Iterator[str | 
 
 def _tracer(model: str, folder: Path) -> Callable[[Request], Trace]:
     """What traces a request."""
-    from stackrev.storage import checkpoints
+    from stackrev.evaluation.capabilities import CanTrace
+    from stackrev.models import load
 
-    if checkpoints.describe(folder).config.model.kind != "stack-lstm":
-        raise UsageError(f"{model} has no stack to trace", hint="name a stack-lstm")
-    network = checkpoints.load(folder, name=model).model
+    network = load(folder, name=model).model
+    if not isinstance(network, CanTrace):
+        raise UsageError(f"{model} has no stack to trace", hint=f"name a {DEFAULT_MODEL}")
 
     def run(request: Request) -> Trace:
         from stackrev.evaluation.traces import trace
-        from stackrev.models.stack_lstm import StackLSTMReverser
 
-        assert isinstance(network, StackLSTMReverser)
         if len(request.bound.ids) > TRACE_SYMBOLS:
             message = f"a text of {len(request.bound.ids):,} characters is too long to trace"
             raise StackrevError(message, hint=f"give one of at most {TRACE_SYMBOLS:,}")

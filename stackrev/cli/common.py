@@ -14,7 +14,7 @@ from stackrev.config import LengthRange
 from stackrev.errors import StackrevError
 
 if TYPE_CHECKING:
-    from stackrev.storage.checkpoints import Checkpoint
+    from stackrev.models import Checkpoint
 
 DEFAULT_MODEL: str = "stack-lstm"
 DEFAULT_LENGTHS = LengthRange(minimum=65, maximum=128)
@@ -125,9 +125,9 @@ def find_model(name: str, *, offline: bool = False, cache_dir: Path | None = Non
 
 def load_model(name: str, *, offline: bool = False, cache_dir: Path | None = None) -> Checkpoint:
     """A model by its name; see `find_model`."""
-    from stackrev.storage import checkpoints
+    from stackrev.models import load
 
-    return checkpoints.load(find_model(name, offline=offline, cache_dir=cache_dir), name=name)
+    return load(find_model(name, offline=offline, cache_dir=cache_dir), name=name)
 
 
 def set_threads(threads: int | None) -> None:

@@ -89,6 +89,8 @@ def evaluate(
     """
     output = Output(json=json, quiet=quiet)
     set_threads(threads)
+    from stackrev.evaluation.capabilities import HasMargins
+
     names = model or [DEFAULT_MODEL]
     if data is None:
         strings: _Strings = _Drawn(lengths or DEFAULT_LENGTHS, samples or DEFAULT_SAMPLES, seed)
@@ -96,7 +98,7 @@ def evaluate(
         strings = _Read(data, lengths, samples)
     checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir) for name in names]
     for name, checkpoint in zip(names, checkpoints, strict=True):
-        if margins and checkpoint.model.config.kind != "stack-lstm":
+        if margins and not isinstance(checkpoint.model, HasMargins):
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")
         strings.require_memory(checkpoint.model)
     results = [

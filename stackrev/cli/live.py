@@ -13,9 +13,9 @@ import torch
 from stackrev.cli.common import share
 from stackrev.cli.output import Output
 from stackrev.cli.visible import visible
+from stackrev.evaluation.capabilities import CanTrace
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.traces import trace
-from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.tasks import vocabulary
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer
 
@@ -109,7 +109,7 @@ class Peek(NamedTuple):
 def peek(trainer: Trainer) -> Peek:
     """Reverse the sample with the model as it stands; nothing of the run is changed."""
     model, text = trainer.model, SAMPLE[: trainer.config.data.lengths.maximum]
-    if isinstance(model, StackLSTMReverser):
+    if isinstance(model, CanTrace):
         found = trace(model, text)
         middle = found.encoder_steps
         gates = [

@@ -202,10 +202,10 @@ def _find(name: str, cache_dir: Path | None, offline: bool, output: Output) -> P
 def _evaluate(folder: Path, *, on_progress: Any) -> Mapping[str, Any]:
     """The scores of a checkpoint on its own held-out strings."""
     from stackrev.evaluation.scoring import score_held_out, symbols_of
-    from stackrev.storage import checkpoints
+    from stackrev.models import load
     from stackrev.tasks.batches import held_out
 
-    checkpoint = checkpoints.load(folder)
+    checkpoint = load(folder)
     done, total = 0, sum(map(symbols_of, held_out(checkpoint.config.data)))
 
     def count(advance: int) -> None:

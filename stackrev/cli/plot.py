@@ -220,13 +220,13 @@ def stack(
 
 def _trace(name: str, text: str) -> Any:
     from stackrev import figures
+    from stackrev.evaluation.capabilities import CanTrace
     from stackrev.evaluation.traces import trace
-    from stackrev.models.stack_lstm import StackLSTMReverser
 
     figures.require()
     model = load_model(name).model
-    if not isinstance(model, StackLSTMReverser):
-        raise UsageError(f"{name} has no stack", hint="name a stack-lstm")
+    if not isinstance(model, CanTrace):
+        raise UsageError(f"{name} has no stack", hint=f"name a {DEFAULT_MODEL}")
     if len(text) > 1 and text.startswith("$") and text.endswith("|"):
         text = text[1:-1]
     if len(text) > 200:

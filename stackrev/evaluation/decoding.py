@@ -1,7 +1,7 @@
 """Greedy decoding: what a model really writes, symbol by symbol.
 
-`open_decoder` gives the quickest way to run a checkpoint: a stack-LSTM needs no torch where the compiled kernels are,
-and everything else goes through the model in torch. Both are a `Decoder`, and write the same.
+A model whose kind can run in the compiled kernels needs no torch where these are; everything else goes through the
+model in torch. Both are a `Decoder`, and write the same; `models.open_decoder` opens the quicker one.
 
 Imports torch only where a model in torch runs.
 """
@@ -9,19 +9,15 @@ Imports torch only where a model in torch runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from stackrev import kernels
-from stackrev.kinds import KINDS
-from stackrev.storage import checkpoints
 from stackrev.tasks import vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from stackrev.evaluation.capabilities import Transducer
     from stackrev.kernels.cpu.stream import Stream
-    from stackrev.models.base import Reverser
 
 PIECE = 32_768
 """How many symbols are read or written between two reports of progress."""
@@ -51,20 +47,6 @@ class Decoder(Protocol):
             has not learned to stop is stopped after `most_symbols`.
         """
         ...
-
-
-def open_decoder(folder: Path) -> Decoder:
-    """The quickest decoder for a checkpoint.
-
-    Raises:
-        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
-    """
-    kind = KINDS[checkpoints.describe(folder).config.model.kind]
-    if kernels.available() and kind.open_stream is not None:
-        config, weights = checkpoints.read_weights(folder)
-        stream = kind.open_stream(config.model, {name: each.data for name, each in weights.items()})
-        return NativeDecoder(stream, config.model.input_width)
-    return TorchDecoder(checkpoints.load(folder).model)
 
 
 def most_symbols(length: int) -> int:
@@ -116,7 +98,7 @@ class TorchDecoder:
         model: In evaluation mode.
     """
 
-    def __init__(self, model: Reverser[Any]) -> None:
+    def __init__(self, model: Transducer) -> None:
         self._model = model
 
     @property
@@ -137,7 +119,7 @@ class TorchDecoder:
 
 
 def greedy(
-    model: Reverser[Any],
+    model: Transducer,
     strings: Sequence[Tensor],
     *,
     limit: int | None = None,

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from stackrev import kernels
+from stackrev.evaluation.capabilities import CanStream, HasMargins, Transducer
+from stackrev.evaluation.margins import Margins, margins_of
 from stackrev.kernels.cpu.stream import Stream
-from stackrev.models.base import Reverser
-from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import read_out_right
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, held_out, make_batch
@@ -31,30 +31,6 @@ BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
 _PIECE = 1 << 15
 """How many symbols of one long string are scored between two reports of progress."""
-
-
-@dataclass(frozen=True)
-class Margins:
-    """How far a stack-LSTM is from other decisions, at the steps where it comes nearest.
-
-    A stretched gate is 0 or 1 to the last bit where its pre-activation is at least log((1 + e) / e) away from 0. The
-    margins of the gates are by how much it is further away: negative if a gate has been between 0 and 1, and infinitely
-    so if gates are not stretched. The last step of a string, or that of the first error, is left out: what its gates do
-    is not read any more.
-
-    Attributes:
-        encoder_push: Of the encoder's push gate.
-        encoder_pop: Of its pop gate.
-        decoder_push: Of the decoder's push gate.
-        decoder_pop: Of its pop gate.
-        logits: By how much the right symbol's logit exceeds every other, before the first error.
-    """
-
-    encoder_push: float
-    encoder_pop: float
-    decoder_push: float
-    decoder_pop: float
-    logits: float
 
 
 @dataclass(frozen=True)
@@ -114,7 +90,7 @@ class Scores:
 
 
 def score_held_out(
-    model: Reverser[Any], data: DataConfig, *, on_progress: Callable[[int], object] | None = None
+    model: Transducer, data: DataConfig, *, on_progress: Callable[[int], object] | None = None
 ) -> dict[str, dict[str, Any]]:
     """What a model scores on the held-out strings of a configuration.
 
@@ -139,7 +115,7 @@ def score_held_out(
 
 
 def score(
-    model: Reverser[Any],
+    model: Transducer,
     strings: Sequence[Tensor],
     *,
     margins: bool = False,
@@ -150,17 +126,17 @@ def score(
     Args:
         model: The model; its mode is put back afterwards.
         strings: At least one string of symbol ids.
-        margins: Whether to measure the margins too; of a stack-LSTM alone.
+        margins: Whether to measure the margins too; see `HasMargins`.
         on_progress: Called with the number of symbols that have been gone through since the last call, each string's
             and its target's; `symbols_of` tells how many there are in all.
 
     Raises:
-        ValueError: There are no strings, or margins of another model are asked for.
+        ValueError: There are no strings, or the model has no margins and they are asked for.
     """
     if not strings:
         raise ValueError("there are no strings to score")
-    if margins and not isinstance(model, StackLSTMReverser):
-        raise ValueError("only a stack-lstm has margins")
+    if margins and not isinstance(model, HasMargins):
+        raise ValueError("only a model with a stack has margins")
     correct = [0] * len(strings)
     nearest: list[Margins] = []
     report = on_progress or (lambda _: None)
@@ -180,10 +156,10 @@ def score(
     return Scores(tuple(correct), tuple(len(each) for each in strings), least)
 
 
-def memory_for(model: Reverser[Any], length: int) -> int:
+def memory_for(model: Transducer, length: int) -> int:
     """About how many bytes it takes to score a string of so many symbols."""
-    if isinstance(model, StackLSTMReverser) and kernels.available():  # the ids as numbers and lists, and the stack
-        return length * (4 * model.config.stack_width + 64)
+    if isinstance(model, CanStream) and kernels.available():  # the ids as numbers and lists, and the stack
+        return length * (4 * model.config.input_width + 64)
     return length * 16 * model.config.hidden_size * model.config.layers  # the hidden states and what they are made of
 
 
@@ -192,7 +168,7 @@ def symbols_of(strings: Sequence[Tensor]) -> int:
     return sum(2 * len(string) + 2 for string in strings)
 
 
-def correct_symbols(model: Reverser[Any], batch: Batch) -> list[int]:
+def correct_symbols(model: Transducer, batch: Batch) -> list[int]:
     """Of each row of a batch, how many symbols of the target are right before the first error."""
     device = next(model.parameters()).device
     batch = batch.to(device)
@@ -202,27 +178,21 @@ def correct_symbols(model: Reverser[Any], batch: Batch) -> list[int]:
 
 
 def _correct(
-    model: Reverser[Any], strings: Sequence[Tensor], *, margins: bool, report: Callable[[int], object]
+    model: Transducer, strings: Sequence[Tensor], *, margins: bool, report: Callable[[int], object]
 ) -> tuple[list[int], list[Margins]]:
     """`correct_symbols`, longest first, and the margins if they are wanted.
 
     By the compiled kernels, string by string, if they are there, and margins are wanted or a string is too long for a
     batch.
     """
-    if isinstance(model, StackLSTMReverser) and kernels.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
-        stream = model.stream()
-        streamed = [_stream(stream, string.tolist(), _saturation(model), report) for string in strings]
+    if isinstance(model, CanStream) and kernels.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
+        stream, saturation = model.stream(), model.saturation if isinstance(model, HasMargins) else math.inf
+        streamed = [_stream(stream, string.tolist(), saturation, report) for string in strings]
         return [right for right, _ in streamed], [margin for _, margin in streamed] if margins else []
-    batch = make_batch(strings)
+    batch = make_batch(strings).to(next(model.parameters()).device)
     correct = correct_symbols(model, batch)
     report(symbols_of(strings))
-    return correct, [_margins(model, batch, correct)] if margins and isinstance(model, StackLSTMReverser) else []
-
-
-def _saturation(model: StackLSTMReverser) -> float:
-    """Where a gate's pre-activation makes it 0 or 1."""
-    stretch = model.config.gate_stretch
-    return math.log((1 + stretch) / stretch) if stretch else math.inf
+    return correct, [margins_of(model, batch, correct)] if margins and isinstance(model, HasMargins) else []
 
 
 def _stream(
@@ -248,30 +218,6 @@ def _stream(
         report(len(piece))
     encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in stream.nearest())
     return right, Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, margin)
-
-
-def _margins(model: StackLSTMReverser, batch: Batch, correct: Sequence[int]) -> Margins:
-    """The margins of a batch whose rows are right up to `correct`, in plain torch."""
-    device = next(model.parameters()).device
-    rows = batch.to(device)
-    encoded = model.run(model.encoder, rows.source, rows.steps, model.initial_state(len(correct)))
-    decoded = model.run(model.decoder, rows.fed, rows.steps, encoded.state)
-    place = torch.arange(rows.source.shape[0], device=device)[:, None]
-    right = torch.tensor(correct, device=device)
-    taken = place < rows.steps.to(device), place < right.clamp(max=rows.steps.to(device) - 1)
-    gates: list[float] = []
-    for cell, hidden, steps in zip(
-        (model.encoder, model.decoder), (encoded.hidden, decoded.hidden), taken, strict=True
-    ):
-        controls = model.controls_of(cell)
-        inputs = hidden @ controls.weight[:, :2] + controls.bias[:2]
-        nearest = inputs.abs()[steps].amin(0) if bool(steps.any()) else inputs.new_full((2,), math.inf)
-        gates += (nearest - _saturation(model)).tolist()
-    best = model.read_out(decoded.hidden).topk(2, -1).values
-    gaps = (best[..., 0] - best[..., 1])[place < right]
-    encoder_push, encoder_pop, decoder_push, decoder_pop = gates
-    logits = float(gaps.min()) if gaps.numel() else math.inf
-    return Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, logits)
 
 
 def _group(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import astuple
 
-from stackrev.evaluation.scoring import Margins, Scores
+from stackrev.evaluation.margins import Margins
+from stackrev.evaluation.scoring import Scores
 
 
 class Totals:

@@ -1,4 +1,4 @@
-"""What a stack-LSTM does with its stack while it reverses one text, step by step."""
+"""What a model does with its stack while it transduces one text, step by step."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from stackrev import kernels
+from stackrev.evaluation.capabilities import CanStream, CanTrace, Transducer
 from stackrev.evaluation.columns import Columns, Element
 from stackrev.evaluation.decoding import greedy
-from stackrev.models.stack_lstm import StackLSTMReverser
-from stackrev.structures.recurrence import StackLSTMState
-from stackrev.structures.stack import StackState
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
 
@@ -47,8 +45,8 @@ class Trace(NamedTuple):
         return Columns(self.push, self.pop)
 
 
-def trace(model: StackLSTMReverser, text: str) -> Trace:
-    """Reverse a text greedily, and tell what happened on the stack.
+def trace(model: Transducer, text: str) -> Trace:
+    """Transduce a text greedily, and tell what happened on the stack.
 
     Decoding ends with the end marker, or after as many symbols as the whole target has. A stored value stands for what
     the network writes when it has read it. A value that is never read is given to the network as its read, as if it
@@ -59,28 +57,23 @@ def trace(model: StackLSTMReverser, text: str) -> Trace:
         text: Any text, without markers.
 
     Raises:
+        ValueError: The model has no stack to trace; see `CanTrace`.
         VocabularyError: The text has too many different characters.
     """
+    if not isinstance(model, CanTrace):
+        raise ValueError("only a model with a stack can be traced")
     bound = texts.bind(text)
-    training, device = model.training, model.initial_hidden.device
+    training = model.training
     model.eval()
-
-    def steps(ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-        return torch.tensor(ids, device=device)[:, None], torch.tensor([len(ids)])
-
     try:
         with torch.inference_mode():
             written = _write(model, bound.ids)
             source, fed = [vocabulary.START, *bound.ids], [vocabulary.SEPARATOR, *written[:-1]]
-            encoded = model.run(model.encoder, *steps(source), model.initial_state(1))
-            decoded = model.run(model.decoder, *steps(fed), encoded.state)
-            push = [*encoded.push[:, 0].tolist(), *decoded.push[:, 0].tolist()]
-            pop = [*encoded.pop[:, 0].tolist(), *decoded.pop[:, 0].tolist()]
-            values = decoded.state.stack.values[:, 0]  # [T, M]
+            push, pop, values, state = model.record(source, fed)
             columns = Columns(push, pop)
             inside = [columns.read(step) for step in range(len(columns))]
             reads = torch.stack([_read(values, elements) for elements in inside])
-            stored, read = (_said(model, each, encoded.state) for each in (values, reads))
+            stored, read = (model.answers(each, state) for each in (values, reads))
     finally:
         model.train(training)
     # What the network did write, it wrote for what it had read one step before: that goes before what it would have.
@@ -107,11 +100,16 @@ def trace(model: StackLSTMReverser, text: str) -> Trace:
     )
 
 
-def _write(model: StackLSTMReverser, ids: Sequence[int]) -> list[int]:
+def _write(model: Transducer, ids: Sequence[int]) -> list[int]:
     """What the model writes, by the compiled kernels where they can run it: they are faster than a call a symbol."""
     limit = len(ids) + 1
-    weight = model.initial_hidden
-    if kernels.available() and weight.dtype == torch.float32 and weight.device.type == "cpu":
+    weight = next(model.parameters())
+    if (
+        isinstance(model, CanStream)
+        and kernels.available()
+        and weight.dtype == torch.float32
+        and weight.device.type == "cpu"
+    ):
         stream = model.stream()
         stream.encode([vocabulary.START, *ids])
         return stream.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, limit).tolist()
@@ -127,13 +125,3 @@ def _read(values: Tensor, elements: Sequence[Element]) -> Tensor:
     """What a stack reads, [M], of the values [T, M] that its steps have pushed."""
     shares = torch.tensor([each.read for each in elements], dtype=values.dtype, device=values.device)
     return shares @ values[[each.step for each in elements]]
-
-
-def _said(model: StackLSTMReverser, reads: Tensor, state: StackLSTMState) -> list[int]:
-    """What the decoder would write first for each of the reads [N, M], if it began in a state."""
-    count, width = reads.shape
-    h, c = (each.expand(-1, count, -1) for each in (state.hidden, state.cell))
-    asked = StackLSTMState(h, c, reads, StackState.empty(count, width, like=reads))
-    symbols = torch.full((count,), vocabulary.SEPARATOR, device=reads.device)
-    said: list[int] = model.step(symbols, asked)[0].argmax(-1).tolist()
-    return said

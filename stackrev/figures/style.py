@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackrev.errors import MissingExtraError, StackrevError
+from stackrev.kinds import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,7 @@ MISSING = "\u25a1"
 
 _COLOURS = (BLUE, VERMILION, GREEN, BLACK, "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-_MODELS = {"stack-lstm": ("stack-LSTM", 0), "lstm": ("LSTM", 1), "rnn": ("RNN", 2)}
+_MODELS = {name: (kind.label, kind.colour) for name, kind in KINDS.items()}
 
 _STYLE: Any = {
     "axes.axisbelow": True,

@@ -107,6 +107,7 @@ class Kind:
         training: Its tuned training.
         module: Where its module is, as "package.module:Class"; imported when a model is built.
         label: What figures and tables call it.
+        colour: Its place in the figures' row of colours.
         summary: What it is, in one sentence, for the model card.
         open_stream: How to run its weights without torch; None if it cannot.
     """
@@ -115,6 +116,7 @@ class Kind:
     training: TrainingConfig
     module: str
     label: str
+    colour: int
     summary: str
     open_stream: OpenStream | None = None
 

@@ -38,5 +38,6 @@ LSTM = Kind(
     ),
     module="stackrev.models.lstm:LSTMReverser",
     label="LSTM",
+    colour=1,
     summary="An LSTM, as a baseline for the neural stack of Grefenstette et al. 2015 (arXiv 1506.02516).",
 )

@@ -37,5 +37,6 @@ RNN = Kind(
     ),
     module="stackrev.models.rnn:RNNReverser",
     label="RNN",
+    colour=2,
     summary="An Elman RNN, as a baseline for the neural stack of Grefenstette et al. 2015 (arXiv 1506.02516).",
 )

@@ -81,6 +81,7 @@ STACK_LSTM = Kind(
     training=TrainingConfig(),
     module="stackrev.models.stack_lstm:StackLSTMReverser",
     label="stack-LSTM",
+    colour=0,
     summary="An LSTM with a differentiable neural stack (Grefenstette et al. 2015, arXiv 1506.02516).",
     open_stream=open_stream,
 )

@@ -1,29 +1,6 @@
-"""Models that learn to transduce strings, behind one interface. Imports torch only when one is built."""
+"""Models that learn to transduce strings, behind one interface. Imports torch only when one is built or loaded."""
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from stackrev.kinds import kind_of
-
-if TYPE_CHECKING:
-    import torch
-
-    from stackrev.kinds.base import ModelConfig
-    from stackrev.models.base import Reverser
-
-
-def build(config: ModelConfig, generator: torch.Generator | None = None) -> Reverser[Any]:
-    """The model that a configuration describes.
-
-    Args:
-        config: Its shape and initialisation.
-        generator: Where the initial weights come from; torch's global generator if None.
-
-    Raises:
-        ConfigError: There is no such kind of model.
-    """
-    module, _, name = kind_of(config.kind).module.partition(":")
-    model: Reverser[Any] = getattr(importlib.import_module(module), name)(config, generator)
-    return model
+from stackrev.models.building import build as build
+from stackrev.models.loading import Checkpoint as Checkpoint
+from stackrev.models.loading import load as load
+from stackrev.models.loading import open_decoder as open_decoder

@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from stackrev.errors import CheckpointError
+from stackrev.evaluation.scoring import score_held_out
 from stackrev.kinds.base import ModelConfig
 from stackrev.kinds.config import Config
 from stackrev.models.initial import blank
+from stackrev.models.loading import load
 from stackrev.readout import ReadOutWeights, pack, read_out
+from stackrev.storage import checkpoints
 from stackrev.tasks.batches import Batch
 
 State = TypeVar("State")
@@ -112,11 +115,8 @@ class Reverser(nn.Module, Generic[State]):
             CheckpointError: There is no such model, it is damaged, or it is of another class.
             HubError: The Hub refused, failed or could not be reached.
         """
-        from stackrev.storage import checkpoints, hub
-
         name = str(name_or_path) if revision is None else f"{name_or_path}@{revision}"
-        folder = hub.resolve(name, cache_dir=cache_dir, token=token, offline=local_files_only)
-        model = checkpoints.load(folder, name=name).model
+        model = load(name, cache_dir=cache_dir, token=token, offline=local_files_only).model
         if not isinstance(model, cls):
             raise CheckpointError(f"{name_or_path} holds a {type(model).__name__}, not a {cls.__name__}")
         return model
@@ -131,8 +131,6 @@ class Reverser(nn.Module, Generic[State]):
         Raises:
             CheckpointError: It cannot be saved.
         """
-        from stackrev.storage import checkpoints
-
         config = config or Config(model=self.config)
         if config.model != self.config:
             raise CheckpointError("the model and the configuration to be saved with it differ")
@@ -156,11 +154,10 @@ class Reverser(nn.Module, Generic[State]):
             CheckpointError: It cannot be saved.
             HubError: The Hub refused, failed or could not be reached.
         """
-        from stackrev.evaluation.scoring import score_held_out
-        from stackrev.storage import checkpoints, hub
+        from stackrev.storage import hub  # which takes a while to import
 
         def evaluate(folder: Path) -> Mapping[str, Any]:
-            checkpoint = checkpoints.load(folder)  # what is told is measured on the file that is sent
+            checkpoint = load(folder)  # what is told is measured on the file that is sent
             return score_held_out(checkpoint.model, checkpoint.config.data)
 
         with tempfile.TemporaryDirectory(prefix="stackrev-") as scratch:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from stackrev.evaluation.capabilities import Gates, Record
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kinds.stack_lstm import StackLSTMConfig, open_stream
 from stackrev.models.base import Reverser
 from stackrev.models.initial import initialise_linear
 from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
 from stackrev.structures.stack import StackState
+from stackrev.tasks import vocabulary
+from stackrev.tasks.batches import Batch
 
 
 class Controls(nn.Module):
@@ -121,6 +125,47 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
             NativeError: The kernels are not there.
         """
         return open_stream(self.config, {name: _bytes(parameter) for name, parameter in self.state_dict().items()})
+
+    @property
+    def saturation(self) -> float:
+        """How far a gate's pre-activation must be from 0 for the gate to be 0 or 1; see `HasMargins`."""
+        stretch = self.config.gate_stretch
+        return math.log((1 + stretch) / stretch) if stretch else math.inf
+
+    def gates(self, batch: Batch) -> Gates:
+        """The gates' pre-activations under teacher forcing; see `HasMargins`."""
+        encoded = self.run(self.encoder, batch.source, batch.steps, self.initial_state(len(batch.steps)))
+        decoded = self.run(self.decoder, batch.fed, batch.steps, encoded.state)
+        encoder, decoder = (
+            out.hidden @ controls.weight[:, :2] + controls.bias[:2]
+            for out, controls in (
+                (encoded, self.controls_of(self.encoder)),
+                (decoded, self.controls_of(self.decoder)),
+            )
+        )
+        return Gates(encoder, decoder, decoded.hidden)
+
+    def record(self, source: Sequence[int], fed: Sequence[int]) -> Record:
+        """What happens on the stack over ids of one string; see `CanTrace`."""
+        device = self.initial_hidden.device
+
+        def steps(ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+            return torch.tensor(ids, device=device)[:, None], torch.tensor([len(ids)], device="cpu")
+
+        encoded = self.run(self.encoder, *steps(source), self.initial_state(1))
+        decoded = self.run(self.decoder, *steps(fed), encoded.state)
+        push = [*encoded.push[:, 0].tolist(), *decoded.push[:, 0].tolist()]
+        pop = [*encoded.pop[:, 0].tolist(), *decoded.pop[:, 0].tolist()]
+        return Record(push, pop, decoded.state.stack.values[:, 0], encoded.state)
+
+    def answers(self, reads: Tensor, state: StackLSTMState) -> list[int]:
+        """What the decoder would write first for each of the reads [N, M], if it began in a state; see `CanTrace`."""
+        count, width = reads.shape
+        h, c = (each.expand(-1, count, -1) for each in (state.hidden, state.cell))
+        asked = StackLSTMState(h, c, reads, StackState.empty(count, width, like=reads))
+        symbols = torch.full((count,), vocabulary.SEPARATOR, device=reads.device)
+        said: list[int] = self.step(symbols, asked)[0].argmax(-1).tolist()
+        return said
 
     @override
     def recurrent_weights(self) -> list[nn.Parameter]:

@@ -57,10 +57,8 @@ from stackrev.storage.format import (
 from stackrev.storage.locks import Lock
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-    from stackrev.models.base import Reverser
 
 __all__ = [
     "CARD",
@@ -69,14 +67,12 @@ __all__ = [
     "HISTORY",
     "LIMITS",
     "WEIGHTS",
-    "Checkpoint",
     "Description",
     "RawTensor",
     "Verification",
     "copy",
     "describe",
     "foreign",
-    "load",
     "load_config",
     "read_history",
     "read_weights",
@@ -91,25 +87,6 @@ WAIT_SECONDS = 10.0
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 _MOST_STAGED = 8  # how many staged files a reader looks at: a writer that dies leaves one, and the next clears it away
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A loaded checkpoint.
-
-    Attributes:
-        name: What it was asked for as.
-        folder: Where it lies.
-        config: The run that made it.
-        scores: Measured results, as in `Description`.
-        model: In evaluation mode.
-    """
-
-    name: str
-    folder: Path
-    config: Config
-    scores: Mapping[str, Any]
-    model: Reverser[Any]
 
 
 @dataclass(frozen=True)
@@ -128,38 +105,6 @@ class Verification:
 
 
 # Reading.
-
-
-def load(folder: Path, *, name: str | None = None, device: str | torch.device = "cpu") -> Checkpoint:
-    """Load a model from its file, strictly.
-
-    Args:
-        folder: A checkpoint folder.
-        name: What to call it; the folder's name if None.
-        device: Where the model goes.
-
-    Raises:
-        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
-    """
-    import torch
-
-    from stackrev.models import build
-
-    folder = Path(folder)
-    description, weights = _read_checkpoint(folder)
-    shape = description.config.model
-    with torch.device("cpu"):  # whatever the default device and type are: the file's values are what is loaded
-        # Every initial value is about to be replaced: draw the cheapest ones, and none from the global generator.
-        model = build(replace(shape, initialisation="torch"), torch.Generator())
-    model.config = shape
-    model.load_state_dict(tensors_of(weights), assign=True)
-    return Checkpoint(
-        name=name or folder.resolve().name,
-        folder=folder,
-        config=description.config,
-        scores=description.scores,
-        model=model.to(device).eval(),
-    )
 
 
 def tensors_of(weights: Mapping[str, RawTensor]) -> dict[str, Tensor]:
@@ -193,7 +138,7 @@ def describe(folder: Path) -> Description:
 
 
 def read_weights(folder: Path) -> tuple[Config, dict[str, RawTensor]]:
-    """The configuration and the weights of a checkpoint without torch, checked as strictly as by `load`.
+    """The configuration and the weights of a checkpoint without torch, checked strictly.
 
     Returns:
         The configuration, and the tensors by their names in the model's `state_dict`, in the order of its `shapes`.

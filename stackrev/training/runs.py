@@ -25,6 +25,7 @@ from stackrev.config import to_dict
 from stackrev.errors import CheckpointError, LockedError, TrainingError
 from stackrev.evaluation.scoring import Scores, score
 from stackrev.kinds.config import Config
+from stackrev.models import load
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
 from stackrev.tasks.batches import held_out
@@ -245,7 +246,7 @@ def measure(folder: Path, *, on_progress: Callable[[int], object] | None = None)
     """
     checkpoints.describe(folder)
     with _locked(folder) as lock:
-        checkpoint = checkpoints.load(folder)
+        checkpoint = load(folder)
         data = checkpoint.config.data
         sets = zip((data.lengths, data.test_lengths), held_out(data), strict=True)
         scores = {str(lengths): score(checkpoint.model, each, on_progress=on_progress) for lengths, each in sets}

@@ -23,9 +23,9 @@ from stackrev import cli
 from stackrev.cli import common, sizes
 from stackrev.cli.settings import _OPTIONS, command_line, configure
 from stackrev.errors import ModelNotFoundError
-from stackrev.evaluation import decoding
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config, settings_of
+from stackrev.models import load, open_decoder
 from stackrev.storage import checkpoints
 from stackrev.training import runs
 
@@ -419,7 +419,7 @@ class TestTrain:
         command = checkpoints.describe(tmp_path / "first").command
         assert str(tmp_path) not in command
         stackrev(*command.split()[1:], "--quiet", "--output", str(tmp_path / "second"))
-        first, second = (checkpoints.load(tmp_path / name).model.state_dict() for name in ("first", "second"))
+        first, second = (load(tmp_path / name).model.state_dict() for name in ("first", "second"))
         assert all(first[name].equal(second[name]) for name in first)
 
     def test_ctrl_c_saves_and_says_how_to_go_on(self, tmp_path):
@@ -517,8 +517,8 @@ class TestAnything:
         # what a random command line asks for must not take an hour, or train in this folder
         monkeypatch.chdir(tmp_path_factory.mktemp("anything"))
         loaded = functools.cache(common.load_model)
-        opened = functools.cache(decoding.open_decoder)
-        monkeypatch.setattr("stackrev.evaluation.decoding.open_decoder", opened)
+        opened = functools.cache(open_decoder)
+        monkeypatch.setattr("stackrev.evaluation.open_decoder", opened)
         monkeypatch.setattr("stackrev.cli.evaluate.load_model", loaded)
         monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         monkeypatch.setattr(sizes, "MAX_SYMBOLS", 5_000)

@@ -20,15 +20,15 @@ from stackrev.evaluation import decoding
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.kinds.stack_lstm import StackLSTMConfig
-from stackrev.models import build
+from stackrev.models import build, load, open_decoder
 from stackrev.storage import checkpoints, names
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
 
 compiled = pytest.mark.skipif(not kernels.available(), reason="the kernels were not compiled")
 OPENERS = {
-    "native": decoding.open_decoder,
-    "torch": lambda folder: decoding.TorchDecoder(checkpoints.load(folder).model),
+    "native": open_decoder,
+    "torch": lambda folder: decoding.TorchDecoder(load(folder).model),
 }
 
 
@@ -114,7 +114,7 @@ def test_both_write_the_same(tmp_path, shared):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_opens(tmp_path, kind):
     folder = saved(tmp_path, build(shape_of(kind, hidden_size=4, stack_width=3), torch.Generator()).eval())
-    decoder = decoding.open_decoder(folder)
+    decoder = open_decoder(folder)
     assert isinstance(decoder, decoding.NativeDecoder) == (kind == "stack-lstm" and kernels.available())
     assert len(next(decoder.write([[5]]))) <= decoding.most_symbols(1)
 
@@ -134,7 +134,7 @@ def random_text(source: random.Random) -> str:
 @compiled
 def test_10_000_random_texts_are_reversed_exactly_by_the_network():
     source = random.Random(int(os.environ.get("STACKREV_SEED", "0")))
-    decoder = decoding.open_decoder(names.resolve("stack-lstm"))
+    decoder = open_decoder(names.resolve("stack-lstm"))
     random_texts = [random_text(source) for _ in range(10_000)]
     bound = [texts.bind(each) for each in random_texts]
     clusters = 0
@@ -148,7 +148,7 @@ def test_10_000_random_texts_are_reversed_exactly_by_the_network():
 
 @pytest.fixture(scope="module")
 def packaged():
-    return decoding.open_decoder(names.resolve("stack-lstm"))
+    return open_decoder(names.resolve("stack-lstm"))
 
 
 @compiled

@@ -285,5 +285,5 @@ def test_gates_that_are_not_stretched_never_saturate() -> None:
 
 
 def test_margins_are_of_a_stack() -> None:
-    with pytest.raises(ValueError, match="only a stack-lstm has margins"):
+    with pytest.raises(ValueError, match="only a model with a stack has margins"):
         score(build(RNNConfig(hidden_size=4, embedding_width=4)), [string("abc")], margins=True)

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from stackrev.evaluation.scoring import Margins, Scores
+from stackrev.evaluation.margins import Margins
+from stackrev.evaluation.scoring import Scores
 from stackrev.evaluation.totals import Totals
 
 

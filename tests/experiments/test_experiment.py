@@ -22,6 +22,7 @@ from stackrev.experiments.runs import run_seed
 from stackrev.experiments.seeds import Folder, read_seeds
 from stackrev.experiments.setting import ExperimentSetting, read_setting
 from stackrev.kinds.config import Config
+from stackrev.models import load
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = ROOT / "docs" / "results" / "seeds"
@@ -176,9 +177,8 @@ class TestSeed:
         assert found == {"length": 7, "exact": 127, "samples": 128, "wrong": [17]}
 
     def test_a_packaged_model_reverses_runs_of_each_symbol(self):
-        from stackrev.storage import checkpoints
 
-        model = checkpoints.load(ROOT / "checkpoints" / "stack-lstm").model
+        model = load(ROOT / "checkpoints" / "stack-lstm").model
         seen = []
         found = MEASUREMENTS["runs_of_each"].measure(model, 40, seen.append)
         assert (found["exact"], found["samples"], found["wrong"]) == (128, 128, [])

@@ -25,7 +25,7 @@ from stackrev.errors import CheckpointError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.kinds.stack_lstm import StackLSTMConfig
-from stackrev.models import build
+from stackrev.models import build, load
 from stackrev.storage import checkpoints, files, format, tensors
 
 SMALL = Config(model=StackLSTMConfig(hidden_size=8, stack_width=6))
@@ -54,7 +54,7 @@ def resign(folder):
 def refused(folder):
     """The message that refuses a checkpoint, which must be one line, the same for every way of reading it."""
     with pytest.raises(CheckpointError) as caught:
-        checkpoints.load(folder)
+        load(folder)
     with pytest.raises(CheckpointError):
         checkpoints.read_weights(folder)
     with pytest.raises(CheckpointError):
@@ -80,7 +80,7 @@ def test_what_is_saved_comes_back(tmp_path, kind):
     history = [{"batch": 1, "loss": 4.8}, {"batch": 2, "loss": float("inf")}]
     model = make(tmp_path / "a" / "b", config, scores=SCORES, history=history, command="stackrev train --seed 0")
     before = torch.get_rng_state()
-    loaded = checkpoints.load(tmp_path / "a" / "b")
+    loaded = load(tmp_path / "a" / "b")
     assert torch.equal(before, torch.get_rng_state())
     assert equal(loaded.model, model)
     assert (loaded.name, loaded.config, loaded.scores) == ("b", config, SCORES)
@@ -124,7 +124,7 @@ def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path):
         checkpoints.save(tmp_path, build(SMALL.model).double().state_dict(), SMALL)
     with pytest.raises(CheckpointError, match="differ"):
         build(SMALL.model).save_pretrained(tmp_path, config=Config())
-    assert equal(checkpoints.load(tmp_path).model, model)
+    assert equal(load(tmp_path).model, model)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
@@ -140,7 +140,7 @@ def test_scores_are_recorded_without_touching_the_weights(tmp_path):
     checkpoints.save_scores(tmp_path, new)
     assert (tmp_path / "model.safetensors").read_bytes() == weights
     assert checkpoints.load_config(tmp_path)[1] == SCORES | new
-    assert equal(checkpoints.load(tmp_path).model, model)
+    assert equal(load(tmp_path).model, model)
     assert "| 8-64 | 2 | 0.9999 | 1.0000 |" in (tmp_path / "README.md").read_text()
 
 
@@ -430,7 +430,7 @@ def test_a_crash_at_any_step_leaves_one_whole_checkpoint(tmp_path, interval, aga
                 assert steps.left >= 0
         checkpoints.verify(tmp_path)
         saved = checkpoints.read_history(tmp_path)[0]["save"]
-        assert equal(checkpoints.load(tmp_path).model, models[saved])
+        assert equal(load(tmp_path).model, models[saved])
         assert saved in (number, committed)
         committed = saved
     make(tmp_path, seed=3, history=[{"save": 3}])
@@ -446,7 +446,7 @@ def test_sigkill_at_random_moments(tmp_path):
         from stackrev.storage import checkpoints, tensors
         from stackrev.kinds.stack_lstm import StackLSTMConfig
         from stackrev.kinds.config import Config
-        from stackrev.models import build
+        from stackrev.models import build, load
         config = Config(model=StackLSTMConfig(hidden_size=48))
         number = int(sys.argv[2])
         model = build(config.model, torch.Generator())
@@ -467,7 +467,7 @@ def test_sigkill_at_random_moments(tmp_path):
             time.sleep(chooser.uniform(0.0, 0.3))
             process.send_signal(signal.SIGKILL)
             done = int((process.stdout.read().splitlines() or [done + 1])[-1])
-        loaded = checkpoints.load(tmp_path)
+        loaded = load(tmp_path)
         saved = checkpoints.read_history(tmp_path)[0]["save"]
         assert loaded.model.output.bias[0].item() == saved
         with tensors.opened(tmp_path / "training.safetensors") as stored:
@@ -484,7 +484,7 @@ def test_a_reader_beside_a_writer_sees_whole_checkpoints(tmp_path):
         from stackrev.storage import checkpoints
         from stackrev.kinds.stack_lstm import StackLSTMConfig
         from stackrev.kinds.config import Config
-        from stackrev.models import build
+        from stackrev.models import build, load
         config = Config(model=StackLSTMConfig(hidden_size=8))
         model = build(config.model, torch.Generator())
         for number in range(10**9):

@@ -13,6 +13,7 @@ from hub_runs import REPO, ROOT, SMALL, assert_refused, make, run, run_python
 from hub_server import Hub
 
 from stackrev.errors import CheckpointError, HubError, ModelNotFoundError, StackrevError
+from stackrev.models import load
 from stackrev.models.lstm import LSTMReverser
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.storage import checkpoints, hub, names
@@ -209,7 +210,7 @@ def test_a_cache_that_has_gone_bad_is_refused_and_pull_mends_it(tmp_path):
         data[-2] ^= 1
         blob.write_bytes(data)
         with pytest.raises(CheckpointError, match="checksum"):
-            checkpoints.load(hub.resolve(REPO, cache_dir=tmp_path / "home" / "hub"))
+            load(hub.resolve(REPO, cache_dir=tmp_path / "home" / "hub"))
         assert run(server, tmp_path / "home", "models", "pull", REPO).code == 0
         checkpoints.verify(folder)
 

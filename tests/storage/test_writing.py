@@ -15,7 +15,7 @@ from stackrev.errors import CheckpointError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.kinds.stack_lstm import StackLSTMConfig
-from stackrev.models import build
+from stackrev.models import build, load
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.storage import checkpoints, locks
 from stackrev.storage.card import model_card
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_ours_with_other_files_beside_it_is_replaced(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     assert checkpoints.foreign(tmp_path) is None
     model = save(tmp_path, small(1))
-    assert torch.equal(checkpoints.load(tmp_path).model.output.weight, model.output.weight)
+    assert torch.equal(load(tmp_path).model.output.weight, model.output.weight)
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
@@ -158,7 +158,7 @@ def test_writers_at_once_leave_a_whole_checkpoint(tmp_path):
         thread.join()
     assert not faults
     number = checkpoints.read_history(tmp_path)[0]["writer"]
-    assert torch.equal(checkpoints.load(tmp_path).model.output.weight, models[number].output.weight)
+    assert torch.equal(load(tmp_path).model.output.weight, models[number].output.weight)
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(checkpoints.FILES)
 
 
@@ -170,7 +170,7 @@ def test_tied_weights_are_saved_and_come_back(tmp_path):
     model.decoder.symbols = model.encoder.symbols
     model.output.bias = torch.nn.Parameter(model.logits.bias.detach()[:8])
     model.save_pretrained(tmp_path)
-    loaded = checkpoints.load(tmp_path).model
+    loaded = load(tmp_path).model
     assert all(torch.equal(each, loaded.state_dict()[name]) for name, each in model.state_dict().items())
     checkpoints.verify(tmp_path)
 
@@ -202,7 +202,7 @@ def test_torch_s_defaults_change_nothing_that_is_loaded(tmp_path, kind, dtype, d
     torch.set_default_dtype(dtype)
     torch.set_default_device(device)
     try:
-        loaded = checkpoints.load(tmp_path).model.state_dict()
+        loaded = load(tmp_path).model.state_dict()
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)

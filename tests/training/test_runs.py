@@ -16,6 +16,7 @@ from stackrev.config import LengthRange, TrainingConfig
 from stackrev.errors import CheckpointError, TrainingError
 from stackrev.evaluation.scoring import symbols_of
 from stackrev.kinds.config import Config
+from stackrev.models import load
 from stackrev.storage import checkpoints
 from stackrev.tasks.batches import held_out
 from stackrev.tasks.data import DataConfig
@@ -37,7 +38,7 @@ def tiny(kind: str = "stack-lstm", **training) -> Config:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return checkpoints.load(folder).model.state_dict()
+    return load(folder).model.state_dict()
 
 
 def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

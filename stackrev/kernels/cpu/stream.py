@@ -85,7 +85,7 @@ class Stream:
     stream at the same place in the same string, `fresh` one at the beginning; none of them copies the weights.
 
     Args:
-        weights: float32 arrays by the names that `StackLSTMReverser` gives them, as anything with the buffer protocol,
+        weights: float32 arrays by the names of the configuration's `shapes`, as anything with the buffer protocol,
             contiguous. For `encoder` and `decoder`: `.symbols` [V, 4H], `.recurrent.k` [M + H or 2H, 4H], `.bias.k`
             [4H]; `controls.weight` [H, 2 + M], `controls.bias` [2 + M], and the same of `decoder_controls` if the
             decoder has its own; `initial_hidden`, `initial_cell` [K, H]; `output.weight` [O, H], `output.bias` [O],

@@ -1,0 +1,96 @@
+"""From what is stored to a model that runs. Imports torch only when a model in torch is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stackrev import kernels
+from stackrev.evaluation.decoding import Decoder, NativeDecoder, TorchDecoder
+from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
+from stackrev.models.building import build
+from stackrev.storage import checkpoints
+
+if TYPE_CHECKING:
+    import torch
+
+    from stackrev.models.base import Reverser
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        name: What it was asked for as.
+        folder: Where it lies.
+        config: The run that made it.
+        scores: Measured results, as in `storage.format.Description`.
+        model: In evaluation mode.
+    """
+
+    name: str
+    folder: Path
+    config: Config
+    scores: Mapping[str, Any]
+    model: Reverser[Any]
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    name: str | None = None,
+    device: str | torch.device = "cpu",
+    cache_dir: Path | None = None,
+    token: str | None = None,
+    offline: bool = False,
+) -> Checkpoint:
+    """Load a model from its file, strictly.
+
+    Args:
+        name_or_folder: A folder as a `Path`; or as a string whatever `hub.resolve` knows: a packaged name, a folder, or
+            a model of the Hugging Face Hub.
+        name: What to call it; the string, or the folder's name, if None.
+        device: Where the model goes.
+        cache_dir: Where what comes from the Hub is kept.
+        token: For the Hub.
+        offline: Whether to do without the network.
+
+    Raises:
+        CheckpointError: There is no such model, or it is incomplete, damaged or not one of ours.
+        HubError: The Hub refused, failed or could not be reached.
+    """
+    import torch
+
+    from stackrev.storage import hub
+
+    if isinstance(name_or_folder, Path):
+        folder, name = name_or_folder, name or name_or_folder.resolve().name
+    else:
+        folder = hub.resolve(name_or_folder, cache_dir=cache_dir, token=token, offline=offline)
+        name = name or name_or_folder
+    description = checkpoints.describe(folder)
+    config, weights = checkpoints.read_weights(folder)
+    with torch.device("cpu"):  # whatever the default device and type are: the file's values are what is loaded
+        # Every initial value is about to be replaced: draw the cheapest ones, and none from the global generator.
+        model = build(replace(config.model, initialisation="torch"), torch.Generator())
+        model.config = config.model
+        model.load_state_dict(checkpoints.tensors_of(weights), assign=True)
+    return Checkpoint(name, folder, config, description.scores, model.to(device).eval())
+
+
+def open_decoder(folder: Path) -> Decoder:
+    """The quickest decoder for a checkpoint.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
+    """
+    kind = KINDS[checkpoints.describe(folder).config.model.kind]
+    if kernels.available() and kind.open_stream is not None:
+        config, weights = checkpoints.read_weights(folder)
+        stream = kind.open_stream(config.model, {name: each.data for name, each in weights.items()})
+        return NativeDecoder(stream, config.model.input_width)
+    return TorchDecoder(load(folder).model)
