@@ -7,7 +7,7 @@ import queue
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -167,3 +167,25 @@ class Backend(httpcore2.SyncBackend):
         seconds = self._deadline.cap(timeout)
         connect = functools.partial(super().connect_tcp, host, port, seconds, local_address, socket_options)
         return _Stream(self._deadline.within(connect, seconds), self._deadline)
+
+
+class Pieces:
+    """The body of a request, as often as it is sent, in pieces that are counted.
+
+    Args:
+        content: The body.
+        deadline: Of the call; it is told when the body starts to move.
+        count: Told of the bytes of each piece that has been sent.
+    """
+
+    def __init__(self, content: bytes, deadline: Deadline, count: Callable[[int], object]) -> None:
+        self._content = content
+        self._deadline = deadline
+        self._count = count
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._deadline.start()
+        for start in range(0, len(self._content), _PIECE):
+            piece = self._content[start : start + _PIECE]
+            yield piece
+            self._count(len(piece))

@@ -30,12 +30,11 @@ import httpcore2
 
 from stackrev.errors import HubError
 from stackrev.storage import deadline, hub_settings
-from stackrev.storage.deadline import Backend, Deadline
+from stackrev.storage.deadline import Backend, Deadline, Pieces
 from stackrev.storage.hub_settings import Address, Proxy, parse_address, short
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
-_PIECE = 16 * 1024
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class Client:
         headers = {"Accept": "application/json"}
         if content is not None:
             headers |= {"Content-Type": kind, "Content-Length": str(len(content))}
-        pieces = None if content is None else _Pieces(content, self._deadline.start, self._deadline.earn)
+        pieces = None if content is None else Pieces(content, self._deadline, self._deadline.earn)
         for left in reversed(range(self.policy.attempts if method == "GET" else 1)):
             with self._opened(method, self._url(path), headers, pieces) as response:
                 try:
@@ -184,7 +183,7 @@ class Client:
             HubError: It cannot be sent, or there is no answer.
         """
         headers = {"Content-Length": str(len(content))}
-        with self._opened("PUT", url, headers, _Pieces(content, self._deadline.start, self._moved)) as response:
+        with self._opened("PUT", url, headers, Pieces(content, self._deadline, self._moved)) as response:
             return Answer(response.status, _headers(response), b"")
 
     def _url(self, path: str) -> str:
@@ -366,22 +365,6 @@ class Client:
 
 class _NoAnswerError(Exception):
     """A request that was not answered; it may help to send it again."""
-
-
-class _Pieces:
-    """A body, as often as it is sent, in pieces that are counted."""
-
-    def __init__(self, content: bytes, start: Callable[[], object], count: Callable[[int], object]) -> None:
-        self._content = content
-        self._start = start
-        self._count = count
-
-    def __iter__(self) -> Iterator[bytes]:
-        self._start()
-        for start in range(0, len(self._content), _PIECE):
-            piece = self._content[start : start + _PIECE]
-            yield piece
-            self._count(len(piece))
 
 
 def _headers(response: httpcore2.Response) -> dict[str, str]:
