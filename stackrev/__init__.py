@@ -6,10 +6,10 @@ torch does not import it.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as `typing` has it, which takes a while to import
 if TYPE_CHECKING:
+    from typing import Any
+
     from stackrev.config import LengthRange, TrainingConfig
     from stackrev.errors import StackrevError
     from stackrev.evaluation.decoding import greedy
@@ -79,6 +79,8 @@ _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 def __getattr__(name: str) -> Any:
     if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
 
 

@@ -8,10 +8,11 @@ imports nothing before somebody catches Ctrl-C.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as `typing` has it, which takes a while to import
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from stackrev.cli.commands import app as app
 
 

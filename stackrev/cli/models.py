@@ -21,7 +21,7 @@ from stackrev.cli.common import (
     share,
     show_help,
 )
-from stackrev.cli.output import Output, in_a_line
+from stackrev.cli.output import Output
 
 if TYPE_CHECKING:
     from stackrev.storage.hub import Push
@@ -264,4 +264,4 @@ def _plain(value: Any) -> str:
     """A value from a config, which a stranger may have written, in one line."""
     if isinstance(value, Mapping):
         return "-".join(map(str, value.values()))
-    return "-" if value is None else in_a_line(str(value))
+    return "-" if value is None else " ".join(str(value).split("\n"))

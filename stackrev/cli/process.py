@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from pathlib import Path
 from types import TracebackType
 
 
@@ -21,6 +22,8 @@ def prepare() -> None:
                 encoding="utf-8", errors="surrogateescape" if stream is sys.stdout else "backslashreplace"
             )
     sys.excepthook = _show_traceback
+    if not _has_working_folder():
+        sys.meta_path.insert(0, _NoTorch())
     atexit.register(gc.freeze)  # no last search for cycles in all that torch has made
 
 
@@ -66,6 +69,25 @@ def _occupy_closed_descriptors() -> None:
                 if nothing != descriptor:
                     os.dup2(nothing, descriptor)
                     os.close(nothing)
+
+
+def _has_working_folder() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
+
+
+class _NoTorch:
+    """Refuses to load torch where the working folder is gone: its MKL would end the process in its own way."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Find no module, and refuse one of them; see `importlib.abc.MetaPathFinder`."""
+        if name == "torch":
+            from stackrev.errors import StackrevError
+
+            raise StackrevError("the working folder has been deleted", hint="go to another one, such as: cd ~")
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

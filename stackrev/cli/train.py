@@ -105,6 +105,9 @@ def _train(run: Run, *, quiet: bool) -> bool:
 def _interruptible() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a request to stop between two batches; the second stops at once."""
     asked = False
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as nohup and the background of a shell have it
+        yield lambda: False
+        return
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
