@@ -31,7 +31,7 @@ import httpcore2
 from stackrev.errors import HubError
 from stackrev.storage import deadline, hub_settings
 from stackrev.storage.deadline import Backend, Deadline, Pieces
-from stackrev.storage.hub_settings import Address, Proxy, parse_address, short
+from stackrev.storage.hub_settings import Address, Proxy, parse_address
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
@@ -293,23 +293,34 @@ class Client:
             method, url, headers=list(complete.items()), content=content, extensions={"timeout": timeout}
         )
         try:
-            return self._pool(proxy).handle_request(request)
-        except httpcore2.TimeoutException:
-            raise _NoAnswerError(
-                "it sends too slowly" if self._deadline.left() <= 0 else "it does not answer"
-            ) from None
+            response = self._pool(proxy).handle_request(request)
         except Exception as error:  # a malformed answer can make the library trip over anything
-            if any(isinstance(each, ssl.SSLCertVerificationError) for each in _chain(error)):
-                hint = "if a proxy re-signs what it passes on, SSL_CERT_FILE must name a file with its certificate"
-                raise HubError(f"{address.host} has a certificate that is not trusted", hint=hint) from error
-            if proxy is not None and isinstance(error, httpcore2.ConnectError | httpcore2.ProxyError):
-                raise HubError(
-                    f"the proxy that {proxy.setting} names does not connect to the Hub: {short(error)}",
-                    hint=f"unset {proxy.setting}, or mend it",
-                ) from error
-            raise _NoAnswerError(
-                "its answer is not HTTP" if isinstance(error, httpcore2.ProtocolError) else short(error)
-            ) from error
+            raise self._unanswered(error, address, proxy) from error
+        if response.status == 407 and proxy is not None:
+            _close(response)
+            raise HubError(f"the proxy that {proxy.setting} names wants a login", hint=f"mend {proxy.setting}")
+        return response
+
+    def _unanswered(self, error: Exception, address: Address, proxy: Proxy | None) -> Exception:
+        """What it means that there is no answer."""
+        if any(isinstance(each, ssl.SSLCertVerificationError) for each in _chain(error)):
+            hint = "if a proxy re-signs what it passes on, SSL_CERT_FILE must name a file with its certificate"
+            return HubError(f"{address.host} has a certificate that is not trusted", hint=hint)
+        reasons = (each.strerror for each in _chain(error) if isinstance(each, OSError) and each.strerror)
+        if isinstance(error, httpcore2.TimeoutException):
+            reason = "it sends too slowly" if self._deadline.left() <= 0 else "it does not answer"
+        elif isinstance(error, httpcore2.ProtocolError):
+            reason = "its answer is not HTTP"
+        else:
+            reason = next(reasons, None) or "the connection broke off"
+        if proxy is None:
+            return _NoAnswerError(reason)
+        if isinstance(error, httpcore2.ConnectError | httpcore2.ProxyError):
+            return HubError(
+                f"the proxy that {proxy.setting} names does not connect to the Hub",
+                hint=f"unset {proxy.setting}, or mend it",
+            )
+        return _NoAnswerError(f"{reason}, by way of the proxy that {proxy.setting} names")
 
     def _pool(self, proxy: Proxy | None) -> httpcore2.ConnectionPool:
         if proxy not in self._pools:

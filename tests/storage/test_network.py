@@ -46,6 +46,12 @@ def in_time(monkeypatch):
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    """Nothing is sent again."""
+    monkeypatch.setattr(deadline, "POLICY", replace(deadline.POLICY, attempts=1))
+
+
+@pytest.fixture
 def hub():
     with Hub() as server:
         server.add("user/repo", files={"README.md": b"x" * 1000})
@@ -287,7 +293,7 @@ def test_the_token_stays_at_home(hub, status):
 @pytest.mark.parametrize(
     "change", [("127.0.0.1", "localhost"), ("http://", "http://x@"), ("127.0.0.1:", "127.0.0.1.:"), ("http", "https")]
 )
-def test_another_spelling_of_home_gets_no_token(hub, change):
+def test_another_spelling_of_home_gets_no_token(hub, impatient, change):
     with client(hub.url) as connection, contextlib.suppress(HubError):
         connection.ask("GET", hub.url.replace(*change) + "/api/models/user/repo")
     assert not hub.authorized
@@ -331,7 +337,7 @@ def test_clients_are_independent(hub):
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"HTTP/1.1\r\n\r\n", b"HTTP/1.1 abc OK\r\n\r\n", b"\xff" * 1000])
-def test_what_is_not_http(hub, data):
+def test_what_is_not_http(hub, impatient, data):
     hub.fault = Fault("noise", "", data=data)
     with pytest.raises(HubError, match="not HTTP"):
         ask(hub.url)
@@ -344,6 +350,32 @@ def test_by_way_of_a_proxy(hub, monkeypatch):
     """The small Hub answers a proxy's requests as it does its own."""
     monkeypatch.setenv("HTTP_PROXY", hub.url.replace("://", "://me:secret@"))
     assert ask("http://hub.invalid").json()["id"] == "user/repo"
+
+
+@pytest.mark.parametrize(
+    ("data", "scheme", "message"),
+    [
+        (b"HTTP/1.1 407 evil\r\nContent-Length: 0\r\n\r\n", "http", "wants a login"),
+        (b"HTTP/1.1 407 evil\r\nContent-Length: 0\r\n\r\n", "https", "does not connect"),
+        (b"HTTP/1.1 502 evil\r\nContent-Length: 0\r\n\r\n", "https", "does not connect"),
+        (b"evil", "http", "ALL_PROXY"),
+        (b"evil", "https", "ALL_PROXY"),
+        (b"", "https", "ALL_PROXY"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named(in_time, monkeypatch, data, scheme, message):
+    def answer(connection, _):
+        connection.recv(2**16)
+        connection.sendall(data)
+        connection.close()
+
+    with listening(answer) as port:
+        monkeypatch.setenv("ALL_PROXY", f"http://me:SECRET@127.0.0.1:{port}")
+        with pytest.raises(HubError, match=message) as caught:
+            ask(f"{scheme}://hub.invalid")
+    assert "ALL_PROXY" in caught.value.message
+    assert "evil" not in caught.value.message
+    assert "SECRET" not in caught.value.message
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
