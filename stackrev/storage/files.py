@@ -50,7 +50,7 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
 
     Raises:
         MissingFileError: There is none.
-        FileError: It cannot be read, is not a regular file, or is larger.
+        FileError: It cannot be opened or read from, is not a regular file, or is larger.
     """
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | AT_ONCE))  # noqa: SIM115 - see below
@@ -64,7 +64,10 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
             raise FileError(f"{path} is not a regular file")
         if status.st_size > limit:
             raise FileError(f"{path} has {status.st_size:,} bytes, which is more than it can need")
-        yield file
+        try:
+            yield file
+        except OSError as error:
+            raise FileError(f"{path} cannot be read: {_reason(error)}") from error
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
@@ -79,39 +82,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
         FileError: It cannot be read, is not a regular file, or is larger.
     """
     with opened(path, limit) as file:
-        try:
-            data = file.read(limit + 1)
-        except OSError as error:
-            raise FileError(f"{path} cannot be read: {_reason(error)}") from error
+        data = file.read(limit + 1)
     if len(data) > limit:  # it has grown meanwhile, or is one whose size the system does not tell
         raise FileError(f"{path} is larger than {limit:,} bytes")
     return data
-
-
-def read_lines(path: Path, limit: int) -> Iterator[bytes]:
-    """The lines of a file, with their line ends, one at a time.
-
-    Args:
-        path: A regular file.
-        limit: The most bytes that it may have.
-
-    Raises:
-        MissingFileError: There is none.
-        FileError: It cannot be read, is not a regular file, or is larger.
-    """
-    with opened(path, limit) as file:
-        left = limit
-        while True:
-            try:
-                line = file.readline(left + 1)
-            except OSError as error:
-                raise FileError(f"{path} cannot be read: {_reason(error)}") from error
-            if not line:
-                return
-            left -= len(line)
-            if left < 0:
-                raise FileError(f"{path} is larger than {limit:,} bytes")
-            yield line
 
 
 # Writing.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from stackrev.errors import CheckpointError, FileError, MissingFileError
+from stackrev.errors import CheckpointError, MissingFileError
 from stackrev.storage import files
 from stackrev.storage.format import MEBIBYTE, dump_tensors, parse_json, short
 
@@ -77,18 +77,16 @@ class Stored:
         """The tensors, on the CPU, in the types that they are stored in.
 
         Raises:
-            CheckpointError: The file cannot be read to its end.
+            CheckpointError: The file ends too early.
+            OSError: It cannot be read: inside of `opened`, that is a `CheckpointError`, too.
         """
         import torch
 
         tensors = {}
         for name, entry in self.entries.items():
             data = bytearray(entry.size)
-            try:
-                self._file.seek(entry.start)
-                got = self._file.readinto(data)  # type: ignore[attr-defined]
-            except OSError as error:
-                raise CheckpointError(f"{self.path} cannot be read: {error.strerror}") from error
+            self._file.seek(entry.start)
+            got = self._file.readinto(data)  # type: ignore[attr-defined]
             if got != entry.size:
                 raise _damaged(self.path, "it ends too early")
             dtype = getattr(torch, _TORCH[entry.dtype])
@@ -123,13 +121,11 @@ def opened(path: Path) -> Iterator[Stored]:
     Raises:
         CheckpointError: The file is missing, damaged or not safetensors.
     """
-    with contextlib.ExitStack() as stack:
+    with files.raising(CheckpointError), contextlib.ExitStack() as stack:
         try:
             file = stack.enter_context(files.opened(path, MAX_FILE))
         except MissingFileError:
             raise CheckpointError(f"{path.parent} has no {path.name}") from None
-        except FileError as error:
-            raise CheckpointError(error.message, hint=error.hint) from error
         yield Stored(path, *_read_header(path, file), file)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import stackrev
-from stackrev.errors import CheckpointError, FileError, MissingFileError
-from stackrev.storage import files
+from stackrev.errors import CheckpointError, DataError, FileError, MissingFileError
+from stackrev.storage import examples, files
 
 ROOT = Path(stackrev.__file__).parent.parent
 
@@ -25,15 +25,12 @@ def names(folder):
 def test_what_a_file_holds(tmp_path):
     (tmp_path / "file").write_bytes(b"one\ntwo\n\nthree")
     assert files.read_bytes(tmp_path / "file", 14) == b"one\ntwo\n\nthree"
-    assert list(files.read_lines(tmp_path / "file", 14)) == [b"one\n", b"two\n", b"\n", b"three"]
+    with files.opened(tmp_path / "file", 14) as file:
+        assert list(file) == [b"one\n", b"two\n", b"\n", b"three"]
 
 
-def read_all_lines(path, limit):
-    return list(files.read_lines(path, limit))
-
-
-@pytest.mark.parametrize("read", [files.read_bytes, read_all_lines])
-def test_what_is_not_read(tmp_path, read):
+def test_what_is_not_read(tmp_path):
+    read = files.read_bytes
     with pytest.raises(MissingFileError, match="there is no file"):
         read(tmp_path / "nothing", 10)
     with pytest.raises(FileError, match="cannot be read"):
@@ -50,11 +47,18 @@ def test_what_is_not_read(tmp_path, read):
         read(tmp_path / "file", 10)
 
 
-@pytest.mark.parametrize("read", [files.read_bytes, read_all_lines])
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a file whose size is said to be 0")
-def test_a_file_is_not_trusted_on_its_size(read):
+def test_a_file_is_not_trusted_on_its_size():
     with pytest.raises(FileError, match="larger than 10 bytes"):
-        read(Path("/proc/self/status"), 10)
+        files.read_bytes(Path("/proc/self/status"), 10)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read from its start")
+def test_a_file_that_fails_while_it_is_read():
+    with pytest.raises(FileError, match="/proc/self/mem cannot be read"):
+        files.read_bytes(Path("/proc/self/mem"), 10)
+    with pytest.raises(DataError, match="/proc/self/mem cannot be read"):
+        list(examples.read(Path("/proc/self/mem"), symbols=10, strings=10))
 
 
 def test_errors_take_the_kind_of_the_room():
