@@ -19,6 +19,8 @@ from stackrev.tasks import vocabulary
 from stackrev.tasks.data import DataConfig
 
 _ASCII = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE)
+MOST_SYMBOLS = 2**28
+"""The most symbols that are drawn at once: 2 GiB of ids."""
 _DRAWS = 100  # how often strings that are held out are drawn again, and then their lengths too
 
 
@@ -104,7 +106,17 @@ def sample_strings(
 
 
 def held_out(config: DataConfig) -> HeldOut:
-    """The validation and test sets of a configuration; the same for the same seed, whatever the run."""
+    """The validation and test sets of a configuration; the same for the same seed, whatever the run.
+
+    Raises:
+        DataError: They have more symbols than can be held in memory.
+    """
+    longest = max(config.lengths.maximum, config.test_lengths.maximum)
+    if longest * config.held_out_samples > MOST_SYMBOLS:
+        raise DataError(
+            f"{config.held_out_samples:,} held-out strings of up to {longest:,} symbols are too many",
+            hint="hold out fewer, or shorter ones",
+        )
     generator = torch.Generator().manual_seed(config.held_out_seed)
     validation = sample_strings(config.lengths, config.held_out_samples, generator)
     return HeldOut(validation, sample_strings(config.test_lengths, config.held_out_samples, generator))
@@ -128,8 +140,14 @@ def sample_batch(
         excluded: `HeldOut.keys`; a string that is one of these is drawn again.
 
     Raises:
-        DataError: Draw after draw gives an excluded string, as when every string of the lengths is held out.
+        DataError: Draw after draw gives an excluded string, as when every string of the lengths is held out; or the
+            batch would have more symbols than can be held in memory.
     """
+    if lengths.maximum * batch_size > MOST_SYMBOLS:
+        raise DataError(
+            f"batches of {batch_size:,} strings of up to {lengths.maximum:,} symbols are too large",
+            hint="train on fewer, or on shorter ones",
+        )
     shape = (batch_size,) if mixed_lengths else (1,)
     for _ in range(_DRAWS):
         counts = torch.randint(lengths.minimum, lengths.maximum + 1, shape, generator=generator)

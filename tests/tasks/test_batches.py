@@ -185,3 +185,13 @@ def test_held_out_keys_are_what_training_excludes(generator: torch.Generator) ->
     batch = sample_batch(config.lengths, 500, generator, excluded=sets.keys)
     held = {tuple(each.tolist()) for each in sets.validation}
     assert held.isdisjoint(map(tuple, strings_of(batch)))
+
+
+def test_what_memory_cannot_hold_is_refused_at_once(generator):
+    huge = LengthRange(minimum=1, maximum=10**9)
+    with pytest.raises(DataError, match="too many"):
+        held_out(DataConfig(test_lengths=huge))
+    with pytest.raises(DataError, match="too many"):
+        held_out(DataConfig(lengths=LengthRange(minimum=1, maximum=1000), held_out_samples=1_000_000))
+    with pytest.raises(DataError, match="too large"):
+        sample_batch(huge, 50, generator)
