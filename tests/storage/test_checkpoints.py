@@ -232,6 +232,8 @@ def test_history_is_checked_too(tmp_path):
         ("config", None, "must be an object"),
         ("config", {"model": {"hidden_size": 10**9}}, "hidden_size"),
         ("config", {"model": {"hidden_size": 2**70}}, "hidden_size"),
+        ("config", {"model": {"vocabulary_size": 5}}, "vocabulary_size is 5"),
+        ("config", {"model": {"vocabulary_size": 200}}, "vocabulary_size is 200"),
         ("config", {"model": {"hidden_size": -1}}, "hidden_size"),
         ("config", {"model": {"kind": "transformer"}}, "kind"),
         ("config", {"model": {"kind": ["rnn"]}}, "kind"),
