@@ -1,8 +1,14 @@
-"""Mutate checkpoints at random and read them: each must be refused in one line or load to weights that verify.
+"""Mutate checkpoints, the states of runs and their folders at random, read them and write over them.
 
-A mutation flips bits, cuts, extends or repeats a part of a file, or edits the header of the weights or the
-configuration; half of the mutants are then given the right checksums again, as an attacker would. Anything but a
-`CheckpointError` is a failure, and so is memory above 1 GiB.
+- A *checkpoint* has bits flipped, parts cut, repeated or put in, or the header of its weights or its configuration
+  edited; half of these are then given the right checksums again, as an attacker would. It must be refused in one line,
+  or load to weights that verify.
+- The *state* of a run is changed in the same ways. It must be refused in one line, or the run must go on.
+- Into a *folder* are put links, pipes, folders and somebody's files under the names that a checkpoint, a run, their
+  staged files and their lock have. Writing there must succeed or be refused in one line.
+
+Whatever is done, no file elsewhere may change, nothing may take longer than a minute, and this process may not hold
+more than 400 MiB of memory.
 
     python scripts/fuzz_checkpoints.py --mutants 2000 --seed 0
 """
@@ -14,27 +20,36 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import random
 import resource
+import shutil
+import signal
 import struct
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stackrev.errors import CheckpointError
+from stackrev.config import LengthRange, TrainingConfig
+from stackrev.errors import CheckpointError, StackrevError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.models import build, load
 from stackrev.storage import checkpoints
+from stackrev.storage.locks import LOCK
+from stackrev.tasks.data import DataConfig
+from stackrev.training.runs import STATE, Run
 
-MEMORY = 2**30
+MEMORY = 400 * 2**20
+SECONDS = 60
 FILES = ("model.safetensors", "config.json", "history.jsonl")
+Action = Callable[[dict[str, bytes], random.Random], None]
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, 10**400, 1e308, -0.0, "", "x", "x" * 10_000, [], {}, [[]] * 100),
     *(
@@ -83,22 +98,44 @@ def fuzz(scratch: Path, mutants: int, chooser: random.Random) -> tuple[Counter[s
         How often each outcome came, and a line for each failure.
     """
     originals = [_original(scratch / kind, kind) for kind in ("stack-lstm", "lstm", "rnn")]
+    state = _original_state(scratch / "run")
+    (scratch / "victim").write_text("mine")
     folder = scratch / "mutant"
-    folder.mkdir()
+    outside = _outside(scratch)
     outcomes: Counter[str] = Counter()
     failures = []
+    signal.signal(signal.SIGALRM, _too_long)
     for number in range(mutants):
-        contents = dict(chooser.choice(originals))
-        names = [_mutate(contents, chooser) for _ in range(chooser.choice((1, 1, 1, 2, 4)))]
-        if chooser.random() < 0.5:
-            _sign(contents)
-        for name, data in contents.items():
-            (folder / name).write_bytes(data)
+        folder.mkdir()
+        signal.alarm(SECONDS)
+        done: list[str] = []
         try:
-            outcomes[_read(folder)] += 1
+            match chooser.randrange(10):
+                case 0 | 1 | 2:
+                    outcomes[_resume_mutant(folder, state, chooser, done)] += 1
+                case 3 | 4:
+                    outcomes[_write_over(folder, originals[0], state, chooser, done)] += 1
+                case _:
+                    outcomes[_read_mutant(folder, chooser.choice(originals), chooser, done)] += 1
+            assert _outside(scratch) == outside, "a file elsewhere has changed"
         except Exception as error:  # what must not happen
-            failures.append(f"mutant {number} ({', '.join(names)}): {type(error).__name__}: {error}")
+            failures.append(f"mutant {number} ({', '.join(done)}): {type(error).__name__}: {error}")
+        signal.alarm(0)
+        shutil.rmtree(folder)
     return outcomes, failures
+
+
+def _too_long(number: int, frame: object) -> None:
+    raise TimeoutError(f"more than {SECONDS} s")
+
+
+def _outside(scratch: Path) -> dict[str, bytes]:
+    """Every file that no mutant may touch."""
+    return {
+        str(path): path.read_bytes()
+        for path in scratch.rglob("*")
+        if path.is_file() and scratch / "mutant" not in path.parents
+    }
 
 
 def peak() -> int:
@@ -117,37 +154,120 @@ def _original(folder: Path, kind: Any) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
-def _read(folder: Path) -> str:
-    """Read a mutant in every way; the outcome, without what differs from mutant to mutant."""
+def _original_state(folder: Path) -> dict[str, bytes]:
+    """The state of a run after a few batches; of its checkpoint's files there are none."""
+    short, longer = LengthRange(minimum=1, maximum=4), LengthRange(minimum=5, maximum=6)
+    config = Config(
+        data=DataConfig(lengths=short, test_lengths=longer, held_out_samples=5),
+        model=dataclasses.replace(KINDS["stack-lstm"].model, hidden_size=8, stack_width=8),
+        training=TrainingConfig(batches=6, batch_size=4, check_every=2, device="cpu"),
+    )
+    run = Run.start(folder, config, command="stackrev train")
+    run.train(stop=lambda: run.trainer.progress.batch == 5)
+    return {STATE: (folder / STATE).read_bytes()}
+
+
+def _read_mutant(folder: Path, original: Mapping[str, bytes], chooser: random.Random, done: list[str]) -> str:
+    """Read a mutated checkpoint in every way; the outcome, without what differs from mutant to mutant."""
+    contents = dict(original)
+    for _ in range(chooser.choice((1, 1, 1, 2, 4))):
+        done.append(_mutate(contents, chooser))
+    if chooser.random() < 0.5:
+        _sign(contents)
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
     refusal = None
     try:
         checkpoints.verify(folder)
     except CheckpointError as error:
-        refusal = error.message
+        refusal = error
     for read in (checkpoints.read_weights, checkpoints.read_history, checkpoints.load_config):
         with contextlib.suppress(CheckpointError):
             read(folder)
     if refusal is not None:
-        assert "\n" not in refusal, "the message has several lines"
-        assert len(refusal) < 500, "the message is too long"
-        refusal.encode()  # must be fit to print
-        words = refusal.replace(str(folder), "").split(":")[0].split()
-        return "refused: " + " ".join(word for word in words if word.isalpha())[:60]
+        return _refused("checkpoint", folder, refusal)
     model = load(folder).model
     assert all(bool(torch.isfinite(each).all()) for each in model.parameters()), "weights are not finite"
-    return "loaded"
+    return "checkpoint loaded"
 
 
-def _mutate(contents: dict[str, bytes], chooser: random.Random) -> str:
+def _resume_mutant(folder: Path, original: Mapping[str, bytes], chooser: random.Random, done: list[str]) -> str:
+    """Go on with a run whose state has been mutated."""
+    contents = dict(original)
+    for _ in range(chooser.choice((1, 1, 1, 2, 4))):
+        done.append(_mutate(contents, chooser, (_flip, _cut, _splice, _edit_header, _edit_state, _edit_state)))
+    (folder / STATE).write_bytes(contents[STATE])
+    try:
+        Run.resume(folder).train(stop=lambda: True)
+    except StackrevError as error:
+        return _refused("state", folder, error)
+    checkpoints.verify(folder)
+    return "state resumed"
+
+
+def _write_over(
+    folder: Path, original: Mapping[str, bytes], state: Mapping[str, bytes], chooser: random.Random, done: list[str]
+) -> str:
+    """Put something in the way of those who write, and write."""
+    for name, data in (original | state).items():
+        (folder / name).write_bytes(data)
+    names = [*checkpoints.FILES, STATE]
+    names += [f".{name}{digits}.new" for name in names for digits in ("", ".0123456789abcdef")]
+    names.append(LOCK)
+    for _ in range(chooser.choice((1, 1, 2, 4))):
+        path = folder / chooser.choice(names)
+        path.unlink(missing_ok=True) if not path.is_dir() else path.rmdir()
+        what = chooser.choice(("link", "dangling", "pipe", "folder", "second name", "text", "nothing"))
+        done.append(f"{what} as {path.name}")
+        match what:
+            case "link":
+                path.symlink_to("../victim")
+            case "dangling":
+                path.symlink_to("../made")
+            case "pipe":
+                os.mkfifo(path)
+            case "folder":
+                path.mkdir()
+            case "second name":
+                path.hardlink_to(folder.parent / "victim")
+            case "text":
+                path.write_text(chooser.choice(("", "somebody's", "{}", "1")))
+    config = Config(model=dataclasses.replace(KINDS["stack-lstm"].model, hidden_size=8, layers=2))
+    weights = build(config.model, torch.Generator().manual_seed(1)).state_dict()
+    outcomes = []
+    for write in (
+        lambda: checkpoints.save(folder, weights, config),
+        lambda: checkpoints.save_scores(folder, {}),
+        lambda: Run.resume(folder).train(stop=lambda: True),
+        lambda: Run.start(folder, Run.resume(folder.parent / "run").config, overwrite=True),
+    ):
+        try:
+            write()
+            outcomes.append("written")
+        except StackrevError as error:
+            _refused("folder", folder, error)
+            outcomes.append("refused")
+    return f"folder: {outcomes.count('written')} of {len(outcomes)} written"
+
+
+def _refused(what: str, folder: Path, error: StackrevError) -> str:
+    """The outcome of a refusal, which must be one line that can be printed."""
+    assert "\n" not in error.message, "the message has several lines"
+    assert len(error.message) < 500, "the message is too long"
+    error.message.encode()
+    words = error.message.replace(str(folder), "").split(":")[0].split()
+    return f"{what} refused: " + " ".join(word for word in words if word.isalpha())[:60]
+
+
+def _mutate(contents: dict[str, bytes], chooser: random.Random, actions: Sequence[Action] | None = None) -> str:
     """Change one file; what was done."""
-    actions: tuple[Callable[[dict[str, bytes], random.Random], None], ...] = (_flip, _cut, _splice, _edit, _edit_header)
-    action = chooser.choice(actions)
+    action = chooser.choice(actions or (_flip, _cut, _splice, _edit, _edit_header))
     action(contents, chooser)
     return action.__name__.strip("_")
 
 
 def _flip(contents: dict[str, bytes], chooser: random.Random) -> None:
-    name = chooser.choice(FILES)
+    name = chooser.choice(list(contents))
     data = bytearray(contents[name])
     reach = chooser.choice((8, 200, len(data)))  # the length, the header, everything
     for _ in range(chooser.choice((1, 1, 8))):
@@ -157,12 +277,12 @@ def _flip(contents: dict[str, bytes], chooser: random.Random) -> None:
 
 
 def _cut(contents: dict[str, bytes], chooser: random.Random) -> None:
-    name = chooser.choice(FILES)
+    name = chooser.choice(list(contents))
     contents[name] = contents[name][: chooser.randrange(len(contents[name]) + 1)]
 
 
 def _splice(contents: dict[str, bytes], chooser: random.Random) -> None:
-    name = chooser.choice(FILES)
+    name = chooser.choice(list(contents))
     data = contents[name]
     start, end = sorted(chooser.randrange(len(data) + 1) for _ in range(2))
     junk = chooser.choice((b"", data[start:end] * 2, chooser.randbytes(end - start), b"\0" * 4096, b"[" * 20_000))
@@ -179,16 +299,38 @@ def _edit(contents: dict[str, bytes], chooser: random.Random) -> None:
 
 
 def _edit_header(contents: dict[str, bytes], chooser: random.Random) -> None:
-    data = contents["model.safetensors"]
-    length = int.from_bytes(data[:8], "little")
-    try:
-        raw = json.loads(data[8 : 8 + length])
-    except (ValueError, OverflowError, RecursionError):
+    name = next(each for each in contents if each.endswith(".safetensors"))
+    found = _header(contents[name])
+    if found is None:
         return
+    raw, rest = found
     _change(raw, chooser)
     header = json.dumps(raw).encode()
     claimed = chooser.choice((len(header),) * 6 + (0, 1, 2**20, 2**40, 2**63))
-    contents["model.safetensors"] = struct.pack("<Q", claimed) + header + data[8 + length :]
+    contents[name] = struct.pack("<Q", claimed) + header + rest
+
+
+def _edit_state(contents: dict[str, bytes], chooser: random.Random) -> None:
+    found = _header(contents[STATE])
+    try:
+        raw, rest = found or ({}, b"")
+        text = raw["__metadata__"]["state"]
+        state = json.loads(text)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return
+    _change(state, chooser)
+    raw["__metadata__"]["state"] = chooser.choice((json.dumps(state),) * 8 + ("[" * 50_000, text[:-1], "\ud800"))
+    header = json.dumps(raw).encode()
+    contents[STATE] = struct.pack("<Q", len(header)) + header + rest
+
+
+def _header(data: bytes) -> tuple[Any, bytes] | None:
+    """The header of a safetensors file, and what comes after it."""
+    length = int.from_bytes(data[:8], "little")
+    try:
+        return json.loads(data[8 : 8 + length]), data[8 + length :]
+    except (ValueError, OverflowError, RecursionError):
+        return None
 
 
 def _change(raw: Any, chooser: random.Random) -> None:
