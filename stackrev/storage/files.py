@@ -88,6 +88,26 @@ def read_bytes(path: Path, limit: int) -> bytes:
     return data
 
 
+def read_lines(path: Path, limit: int) -> Iterator[bytes]:
+    """The lines of a file, with their line ends, one at a time.
+
+    Args:
+        path: A regular file.
+        limit: The most bytes that it may have.
+
+    Raises:
+        MissingFileError: There is none.
+        FileError: It cannot be read, is not a regular file, or is larger.
+    """
+    with opened(path, limit) as file:
+        left = limit
+        while line := file.readline(left + 1):
+            left -= len(line)
+            if left < 0:
+                raise FileError(f"{path} is larger than {limit:,} bytes")
+            yield line
+
+
 # Writing.
 
 

@@ -15,10 +15,11 @@ ROOT = Path(stackrev.__file__).parent.parent
 SCRIPT = ROOT / "scripts" / "fuzz_checkpoints.py"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="memory is measured as POSIX has it")
 def test_mutated_checkpoints_are_refused_or_verify():
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--mutants", "150", "--seed", "1"],
+        [sys.executable, str(SCRIPT), "--mutants", "200", "--seed", "1"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -26,5 +27,6 @@ def test_mutated_checkpoints_are_refused_or_verify():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert "loaded" in done.stdout
+    for outcome in ("checkpoint loaded", "state resumed", "folder: 4 of 4 written", "folder: 0 of 4 written"):
+        assert outcome in done.stdout
     assert done.stdout.count("refused") > 5

@@ -25,12 +25,15 @@ def names(folder):
 def test_what_a_file_holds(tmp_path):
     (tmp_path / "file").write_bytes(b"one\ntwo\n\nthree")
     assert files.read_bytes(tmp_path / "file", 14) == b"one\ntwo\n\nthree"
-    with files.opened(tmp_path / "file", 14) as file:
-        assert list(file) == [b"one\n", b"two\n", b"\n", b"three"]
+    assert list(files.read_lines(tmp_path / "file", 14)) == [b"one\n", b"two\n", b"\n", b"three"]
 
 
-def test_what_is_not_read(tmp_path):
-    read = files.read_bytes
+def read_all_lines(path, limit):
+    return list(files.read_lines(path, limit))
+
+
+@pytest.mark.parametrize("read", [files.read_bytes, read_all_lines])
+def test_what_is_not_read(tmp_path, read):
     with pytest.raises(MissingFileError, match="there is no file"):
         read(tmp_path / "nothing", 10)
     with pytest.raises(FileError, match="cannot be read"):
@@ -48,9 +51,10 @@ def test_what_is_not_read(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a file whose size is said to be 0")
-def test_a_file_is_not_trusted_on_its_size():
+@pytest.mark.parametrize("read", [files.read_bytes, read_all_lines])
+def test_a_file_is_not_trusted_on_its_size(read):
     with pytest.raises(FileError, match="larger than 10 bytes"):
-        files.read_bytes(Path("/proc/self/status"), 10)
+        read(Path("/proc/self/status"), 10)
 
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="a file that cannot be read from its start")
