@@ -231,7 +231,7 @@ def test_texts_that_are_not_unicode_and_values_without_end_are_refused(tmp_path,
     save(tmp_path)
     raw = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(raw | change))
-    for read in (checkpoints.describe, checkpoints.load, checkpoints.verify, checkpoints.read_history):
+    for read in (checkpoints.describe, checkpoints.read_weights, checkpoints.verify, checkpoints.read_history):
         with pytest.raises(CheckpointError) as caught:
             read(tmp_path)
         assert "\n" not in caught.value.message
