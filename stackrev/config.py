@@ -66,6 +66,7 @@ class Setting:
         range_note: What an error about the range adds in brackets.
         search: What a search tries; None if a search leaves it alone.
         option: Whether it is an option of the command line; otherwise it follows from the other settings.
+        resumable: Whether a run can go on with another value of it.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Setting:
     range_note: str = ""
     search: Space | None = None
     option: bool = True
+    resumable: bool = False
 
     def check(self, value: Any) -> None:
         """Make sure that a value is one that the setting takes.
@@ -124,6 +126,7 @@ def setting(
     range_note: str = "",
     search: Space | None = None,
     option: bool = True,
+    resumable: bool = False,
 ) -> Any:
     """Declare a setting, as a field of a dataclass that derives from `Settings`.
 
@@ -139,6 +142,7 @@ def setting(
         range_note: What an error about the range adds in brackets.
         search: What a search tries; None if a search leaves it alone.
         option: Whether it is an option of the command line.
+        resumable: Whether a run can go on with another value of it.
     """
     declared = {
         "help": help,
@@ -149,6 +153,7 @@ def setting(
         "range_note": range_note,
         "search": search,
         "option": option,
+        "resumable": resumable,
     }
     return field(default=default, metadata={_METADATA: declared})
 
@@ -255,7 +260,7 @@ class TrainingConfig(Settings):
     """
 
     seed: int = setting(0, "Decides initial weights, batches and noise.", low=0, high=2**63 - 1)
-    batches: int = setting(1000, "How many batches to train for at most.", low=1, high=10**9)
+    batches: int = setting(1000, "How many batches to train for at most.", low=1, high=10**9, resumable=True)
     batch_size: int = setting(50, "Strings in a batch.", low=1, high=100_000)
     mixed_lengths: bool = setting(True, "Whether lengths differ in a batch.")
     curriculum_start: int | None = setting(
@@ -276,12 +281,16 @@ class TrainingConfig(Settings):
     recurrent_l1: float = setting(
         0.001, "By how much recurrent weights shrink after each batch, once solved.", low=0, high=100
     )
-    check_every: int = setting(50, "Batches between two checks on held-out strings.", low=1, high=10**9)
+    check_every: int = setting(50, "Batches between two checks on held-out strings.", low=1, high=10**9, resumable=True)
     settle_batches: int | None = setting(
-        100, "Batches to train on once all held-out strings are right; none to do all batches.", low=0, high=10**9
+        100,
+        "Batches to train on once all held-out strings are right; none to do all batches.",
+        low=0,
+        high=10**9,
+        resumable=True,
     )
     settle_temperature: float = setting(3.0, "What the loss divides the logits by, once solved.", above=0, high=100)
-    device: Device = setting("auto", "Where to compute.")
+    device: Device = setting("auto", "Where to compute.", resumable=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -25,7 +25,7 @@ ELSEWHERE = (
     "stackrev models pull",
     "stackrev models push",
 )
-QUICK = "--hidden-size 8 --stack-width 8 --batches 4 --check-every 2 --lengths 1-4 --test-lengths 5-6 --quiet"
+QUICK = "--hidden-size 8 --batches 4 --check-every 2 --lengths 1-4 --test-lengths 5-6 --quiet"
 
 
 def test_the_first_command_does_what_it_says():

@@ -78,7 +78,11 @@ def train(
     if config is None:
         run = Run.resume(folder)
         base = run.config if kind in (None, run.config.model.kind) else Config.default(kind)
-        run.require(settings.configure(base, given))
+        changes = run.change(settings.configure(base, given))
+        for each in changes:
+            out.note(f"goes on with {each.setting} = {each.new} in place of {each.old}")
+        if not all(each.exact for each in changes):
+            out.note("its weights will not be, bit for bit, those of a run that was started with these settings")
         set_threads(threads or run.threads)
     else:
         set_threads(threads)

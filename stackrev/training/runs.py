@@ -15,28 +15,45 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from stackrev.config import to_dict
 from stackrev.errors import CheckpointError, LockedError, TrainingError
 from stackrev.evaluation.scoring import Scores, score
-from stackrev.kinds.config import Config
+from stackrev.kinds.config import Config, settings_of
 from stackrev.models import load
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
 from stackrev.tasks.batches import held_out
 from stackrev.training import state as states
 from stackrev.training.state import STATE, State
-from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer
+from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer, resolve_device
 
 SAVE_SECONDS = 60.0
 """How long a run may go on without a save, where its checks are further apart."""
 WAIT_SECONDS = 1.0
 """How long a folder's lock is waited for: another process may be about to end."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting with which a run goes on in place of another.
+
+    Attributes:
+        setting: Its name.
+        old: Its value so far, as the command line has it.
+        new: Its value from now on.
+        exact: Whether the run's weights stay, bit for bit, those of a run that had the new value from its start.
+    """
+
+    setting: str
+    old: str
+    new: str
+    exact: bool
 
 
 class Run:
@@ -115,19 +132,38 @@ class Run:
         """What the run trains and how."""
         return self.trainer.config
 
-    def require(self, config: Config) -> None:
-        """Make sure that the run is of a configuration.
+    def change(self, config: Config) -> list[Change]:
+        """Go on with another configuration, as far as a run can: what has been learned stays.
+
+        What was changed is part of the run's configuration and of its recorded command from the next save on.
+
+        Args:
+            config: The configuration to go on with.
 
         Raises:
-            TrainingError: It is of another.
+            TrainingError: A setting differs that would make it another run; or `batches` is less than it has had.
         """
-        ours, theirs = _flat(to_dict(self.config)), _flat(to_dict(config))
-        for name, value in ours.items():
-            if theirs[name] != value:
+        found = _changes(self.trainer, config)
+        for name, (_, setting) in settings_of(self.config).items():
+            change = next((each for each in found if each.setting == name), None)
+            if change is not None and not setting.resumable:
                 raise TrainingError(
-                    f"{self.folder} was started with {name} = {_plain(value)}, not {_plain(theirs[name])}",
+                    f"{self.folder} was started with {name} = {change.old}, not {change.new}",
                     hint="resume it without that option, or start another run with another --output",
                 )
+        if config.training.batches < (had := self.trainer.progress.batch):
+            raise TrainingError(
+                f"{self.folder} has had {had:,} batches already", hint=f"give --batches {had} or more, or leave it out"
+            )
+        if found:
+            tensors, state = self.trainer.state()
+            self.trainer = Trainer(config)
+            self.trainer.restore(tensors, state)
+            self._saved = None
+            options = " ".join(f"--{each.setting.replace('_', '-')} {each.new}" for each in found)
+            if self.command is not None:
+                self.command += f"; from batch {had} on with {options}"
+        return found
 
     def train(
         self,
@@ -314,12 +350,28 @@ def _claim(folder: Path, *, overwrite: bool) -> None:
         files.remove(folder / STATE)
 
 
-def _flat(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a configuration by their own names, which are different in each section."""
-    return {name: value for section in raw.values() for name, value in section.items()}
+def _changes(trainer: Trainer, config: Config) -> list[Change]:
+    """The settings in which a configuration differs from a run's."""
+    ours, theirs = trainer.config, config
+    if type(ours.model) is not type(theirs.model):
+        return [Change("kind", ours.model.kind, theirs.model.kind, exact=False)]
+    started, solved = trainer.progress.batch > 0, trainer.progress.solved_batch or 0
+    exact = {
+        # A learning rate that falls with the share of the batches done has fallen by another schedule; and a run that
+        # was solved at the check after its last batch would not have been checked there.
+        "batches": ours.training.schedule == "constant" and solved % ours.training.check_every == 0,
+        "settle_batches": True,
+        # At which checks a run is right decides when it begins to settle.
+        "check_every": False,
+        "device": resolve_device(ours.training.device) == resolve_device(theirs.training.device),
+    }
+    found = []
+    for name, (section, _) in settings_of(ours).items():
+        old, new = (getattr(getattr(each, section), name) for each in (ours, theirs))
+        if old != new:
+            found.append(Change(name, _plain(old), _plain(new), exact=not started or exact.get(name, False)))
+    return found
 
 
 def _plain(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "-".join(map(str, value.values()))
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -412,6 +412,13 @@ class TestTrain:
         result = stackrev("train", "--resume", "--layers", "2", "--output", str(tmp_path / "run"))
         assert result.code == 1
         assert "was started with layers = 1, not 2" in result.err
+        result = stackrev(
+            "train", "--resume", "--batches", "6", "--check-every", "3", "--output", str(tmp_path / "run")
+        )
+        assert result.code == 0
+        assert "note: goes on with batches = 6 in place of 4" in result.err
+        assert "bit for bit" in result.err
+        assert checkpoints.describe(tmp_path / "run").config.training.batches == 6
         assert stackrev("train", "--resume", "--hidden-size", "8", "--output", str(tmp_path / "run")).code == 0
 
     def test_the_recorded_command_makes_the_same_weights(self, stackrev, tmp_path):

@@ -183,17 +183,61 @@ def test_a_folder_of_something_else_is_never_written_to(tmp_path):
         Run.start(tmp_path / "README.md", tiny())
 
 
-def test_only_the_same_configuration_resumes(tmp_path):
+def test_what_makes_another_run_is_refused(tmp_path):
     run = Run.start(tmp_path / "run", tiny())
-    run.require(tiny())
+    assert run.change(tiny()) == []
     for other, message in [
         (tiny(seed=1), "seed = 0, not 1"),
-        (tiny(settle_batches=None), "settle_batches = 300, not none"),
         (tiny(mixed_lengths=False), "mixed_lengths = true, not false"),
         (dataclasses.replace(tiny(), data=DataConfig()), "lengths = 1-4, not 8-64"),
+        (tiny("rnn"), "kind = stack-lstm, not rnn"),
     ]:
         with pytest.raises(TrainingError, match=message):
-            run.require(other)
+            run.change(other)
+    assert run.config == tiny()
+
+
+def resumed(folder: Path, **training) -> Run:
+    """A run that stopped after four batches, and goes on with other settings."""
+    Run.start(folder, tiny(batches=8, **training)).train(stop=iter([False, False, False, True] + [True] * 9).__next__)
+    return Run.resume(folder)
+
+
+def test_a_run_goes_on_with_more_batches(tmp_path):
+    run = resumed(tmp_path / "run")
+    had = run.trainer.progress.batch
+    assert 0 < had < 8
+    (change,) = run.change(tiny(batches=12))
+    assert (change.setting, change.old, change.new, change.exact) == ("batches", "8", "12", True)
+    run.train()
+    again = Run.resume(tmp_path / "run")
+    assert again.config.training.batches == again.trainer.progress.batch == 12
+    whole = Trainer(tiny(batches=12))
+    whole.run()
+    found = whole.model.state_dict()
+    assert all(each.equal(found[name]) for name, each in again.trainer.model.state_dict().items())
+
+
+def test_it_says_when_bits_are_no_longer_those_of_another_run(tmp_path):
+    run = resumed(tmp_path / "run", schedule="linear")
+    with pytest.raises(TrainingError, match="batches already"):
+        run.change(tiny(batches=1, schedule="linear"))
+    changed = run.change(tiny(batches=12, schedule="linear", settle_batches=None, check_every=3))
+    assert {each.setting: each.exact for each in changed} == {
+        "batches": False,
+        "settle_batches": True,
+        "check_every": False,
+    }
+
+
+def test_a_change_is_recorded(tmp_path):
+    Run.start(tmp_path / "run", tiny(batches=8), command="stackrev train").train(stop=lambda: True)
+    run = Run.resume(tmp_path / "run")
+    run.change(tiny(batches=9, settle_batches=None))
+    run.save()
+    recorded = checkpoints.describe(tmp_path / "run")
+    assert recorded.config.training.batches == 9
+    assert recorded.command == "stackrev train; from batch 1 on with --batches 9 --settle-batches none"
 
 
 def test_what_cannot_be_resumed_is_refused(tmp_path):
