@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,13 +23,12 @@ from stackrev.cli.common import (
     show_help,
 )
 from stackrev.cli.output import Output
+from stackrev.cli.plot_data import checks, read_seeds, read_trials, setting_name
 from stackrev.config import LengthRange
-from stackrev.errors import DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from stackrev.figures.learning import History
 
 LENGTHS = "8,16,32,64,128,256,512,1024,2048,4096"
 EXAMPLE = "$A string to reverse|"
@@ -79,7 +76,7 @@ def learning(
     for name in model or [DEFAULT_MODEL]:
         folder = find_model(name)
         kind = checkpoints.load_config(folder)[0].model.kind
-        history = _checks(checkpoints.read_history(folder), name)
+        history = checks(checkpoints.read_history(folder), name)
         histories[kind if kind not in histories else name] = history
     figure = figures.learning.by_model(histories, **_titled(title))
     _write(figure, "learning", output)
@@ -87,7 +84,7 @@ def learning(
 
 @app.command()
 def consistency(
-    folder: Annotated[Path, typer.Argument(help="What scripts/consistency.py wrote, or its seeds.jsonl.")],
+    folder: Annotated[Path, typer.Argument(help="What stackrev experiment run wrote, or its seeds.jsonl.")],
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -95,12 +92,12 @@ def consistency(
     _check(output)
     from stackrev import figures
 
-    _write(figures.learning.by_seed(_seeds(folder), title=title), "consistency", output)
+    _write(figures.learning.by_seed(read_seeds(folder), title=title), "consistency", output)
 
 
 @app.command()
 def comparison(
-    folders: Annotated[list[Path], typer.Argument(help="What scripts/consistency.py wrote, a folder a setting.")],
+    folders: Annotated[list[Path], typer.Argument(help="What stackrev experiment run wrote, a folder a setting.")],
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
@@ -108,7 +105,7 @@ def comparison(
     _check(output)
     from stackrev import figures
 
-    groups = {_setting_name(folder): _seeds(folder) for folder in folders}
+    groups = {setting_name(folder): read_seeds(folder) for folder in folders}
     _write(figures.learning.by_setting(groups, title=title or "How settings compare"), "comparison", output)
 
 
@@ -122,17 +119,7 @@ def search(
     _check(output)
     from stackrev import figures
 
-    try:
-        points = [
-            figures.search.TrialPoint(each["number"], each["value"], each["state"] == "pruned", each["settings"])
-            for each in json.loads(file.read_text(encoding="utf-8"))["all"]
-            if each["state"] in ("complete", "pruned") and each["value"] is not None
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is not a search's result", hint="stackrev search --json prints one") from error
-    if not points:
-        raise DataError(f"{file} has no trials")
-    _write(figures.search.trials(points, **_titled(title)), "search", output)
+    _write(figures.search.trials(read_trials(file), **_titled(title)), "search", output)
 
 
 @app.command()
@@ -150,12 +137,7 @@ def lengths(
     _check(output)
     from stackrev import figures
 
-    try:
-        wanted = sorted({int(each) for each in at.split(",")})
-    except ValueError:
-        raise UsageError(f"{at!r} is not a list of lengths", hint="write 8,64,512") from None
-    if not wanted or wanted[0] < 1:
-        raise UsageError("lengths must be at least 1")
+    wanted = _parse_lengths(at)
     sizes.require_draw(LengthRange(minimum=wanted[0], maximum=wanted[-1]), samples)
     set_threads(threads)
     names = model or [DEFAULT_MODEL]
@@ -175,6 +157,7 @@ def lengths(
     scores, trained = {}, None
     for name in names:
         checkpoint = load_model(name)
+        sizes.require_scoring(checkpoint.model, wanted[-1])
         trained = trained or checkpoint.config.data.lengths
         with Output(quiet=quiet).progress(name, total=symbols_of(strings)) as advance:
             each = score(checkpoint.model, strings, on_progress=advance).by_length().values()
@@ -234,34 +217,14 @@ def _trace(name: str, text: str) -> Any:
     return trace(model, text)
 
 
-def _seeds(path: Path) -> list[History]:
-    file = path / "seeds.jsonl" if path.is_dir() else path
+def _parse_lengths(text: str) -> list[int]:
     try:
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        histories = [_checks(line["history"], str(file)) for line in lines]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file} is not a list of seeds", hint="scripts/consistency.py makes one") from error
-    if not histories:
-        raise DataError(f"{file} has no seeds yet")
-    return histories
-
-
-def _setting_name(path: Path) -> str:
-    setting = (path if path.is_dir() else path.parent) / "setting.json"
-    try:
-        return str(json.loads(setting.read_text(encoding="utf-8"))["name"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return path.name
-
-
-def _checks(history: Sequence[Any], name: str) -> History:
-    """The lines of a history that are checks."""
-    checks = [
-        line for line in history if isinstance(line, dict) and {"batch", "validation", "test", "loss"} <= set(line)
-    ]
-    if not checks:
-        raise DataError(f"{name} has no checks in its history")
-    return checks
+        wanted = sorted({int(each) for each in text.split(",")})
+    except ValueError:
+        raise UsageError(f"{text!r} is not a list of lengths", hint="write 8,64,512") from None
+    if wanted[0] < 1:
+        raise UsageError("lengths must be at least 1")
+    return wanted
 
 
 def _titled(title: str | None) -> dict[str, Any]:
@@ -284,5 +247,7 @@ def _write(figure: Figure, name: str, output: list[Path] | None) -> None:
 
     out = Output()
     for path in output or [Path(f"{name}.svg")]:
-        files.write(path, render(figure, path.suffix[1:].lower()))
+        with out.busy(f"drawing {path}"):
+            data = render(figure, path.suffix[1:].lower())
+        files.write(path, data)
         out.line(str(path))

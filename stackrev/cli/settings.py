@@ -56,9 +56,9 @@ def _options() -> dict[str, _Option]:
         config = Config.default(kind)
         for name, (section, setting) in settings_of(config).items():
             if setting.option:
-                option = found[section].setdefault(name, _Option(setting, {}))
-                option.defaults[kind] = getattr(getattr(config, section), name)
-    return {name: option for section in found.values() for name, option in section.items()}
+                entry = found[section].setdefault(name, _Option(setting, {}))
+                entry.defaults[kind] = getattr(getattr(config, section), name)
+    return {name: entry for section in found.values() for name, entry in section.items()}
 
 
 _OPTIONS = _options()
@@ -100,7 +100,7 @@ def _parameter(name: str) -> inspect.Parameter:
         more = {"metavar": "MIN-MAX", "parser": LengthRange.parse}
     elif setting.optional:
         kind, more = str, {"metavar": f"<{setting.type.__name__}|{NONE}>", "parser": _number_or_none(setting.type)}
-    names = _switch(name) if setting.type is bool else _option(name)
+    names = _switch(name) if setting.type is bool else option(name)
     annotation = Annotated[kind | None, typer.Option(names, help=_help(name), **more)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
@@ -129,12 +129,13 @@ def _number_or_none(kind: type) -> Callable[[str], Any]:
     return parse
 
 
-def _option(name: str) -> str:
+def option(name: str) -> str:
+    """What the option of a setting is called."""
     return "--" + name.replace("_", "-")
 
 
 def _switch(name: str) -> str:
-    return f"{_option(name)}/--no-{_option(name)[2:]}"
+    return f"{option(name)}/--no-{option(name)[2:]}"
 
 
 def _text(value: object) -> str:
@@ -164,7 +165,7 @@ def configure(base: Config, given: Given) -> Config:
     if foreign := next((name for name in given if name not in ours), None):
         kinds = " and ".join(_OPTIONS[foreign].defaults)
         hint = f"leave it out: it is a setting of {kinds}"
-        raise ConfigError(f"the model {base.model.kind} has no {_option(foreign)}", hint=hint)
+        raise ConfigError(f"the model {base.model.kind} has no {option(foreign)}", hint=hint)
     changes: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     for name, value in given.items():
         changes[ours[name][0]][name] = value
@@ -175,14 +176,22 @@ def configure(base: Config, given: Given) -> Config:
 def command_line(config: Config, *, threads: int | None = None) -> str:
     """The shortest `stackrev train` that trains a configuration, on so many threads if it matters."""
     words = ["stackrev", "train", "--model", config.model.kind, "--seed", str(config.training.seed)]
-    for name, (section, setting) in settings_of(config).items():
-        value = getattr(getattr(config, section), name)
-        if name == "seed" or not setting.option or value == _OPTIONS[name].defaults[config.model.kind]:
-            continue
+    for name, value in changed(config).items():
         if isinstance(value, bool):
             words.append(_switch(name).split("/")[0 if value else 1])
         else:
-            words += [_option(name), _text(value)]
+            words += [option(name), _text(value)]
     if threads is not None:
         words += ["--threads", str(threads)]
     return shlex.join(words)
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """The settings, the seed aside, that are not at the default of the kind of model."""
+    values = {
+        name: getattr(getattr(config, section), name)
+        for name, (section, setting) in settings_of(config).items()
+        if setting.option and name != "seed"
+    }
+    kind = config.model.kind
+    return {name: value for name, value in values.items() if value != _OPTIONS[name].defaults[kind]}

@@ -95,6 +95,9 @@ def train(
     with out.progress("scoring the saved file", total=total) as advance:
         scores = measure(folder, on_progress=advance)
     out.result(_result(run, scores), lambda: _print_summary(out, run, scores))
+    if run.trainer.progress.solved_batch is None:
+        out.note(f"the run ended unsolved: after {run.trainer.progress.batch} batches not every string was right")
+        out.hint(_advice(run.config))
 
 
 def _train(run: Run, *, quiet: bool) -> bool:
@@ -123,6 +126,22 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _advice(config: Config) -> str:
+    """What to change after a run that did not learn."""
+    longer = f"train for longer with --batches {2 * config.training.batches}"
+    changed = [name for name in settings.changed(config) if name not in _INNOCENT]
+    if changed:
+        return f"{longer}, or leave {', '.join(map(settings.option, changed))} at the default"
+    return f"{longer}, or try another --seed"
+
+
+_INNOCENT = (
+    *("batches", "check_every", "settle_batches", "settle_temperature", "recurrent_l1"),
+    *("device", "held_out_seed", "held_out_samples", "lengths", "test_lengths"),
+)
+"""Settings that do not keep a run from learning, or that are named anyway."""
 
 
 def _result(run: Run, scores: dict[str, Scores]) -> dict[str, Any]:

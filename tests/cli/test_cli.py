@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from stackrev import cli
 from stackrev.cli import common, sizes
 from stackrev.cli.settings import _OPTIONS, command_line, configure
+from stackrev.cli.train import _advice
 from stackrev.errors import ModelNotFoundError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config, settings_of
@@ -381,7 +382,8 @@ class TestTrain:
         assert result.code == 0
         assert result.out.startswith(f"{kind}, seed 0: not solved; 4 batches in ")
         assert result.out.endswith(f"saved in {tmp_path / 'run'}\n")
-        assert [line.split()[:2] for line in result.err.splitlines()] == [["batch", "2"], ["batch", "4"]]
+        shown = [line.split()[:2] for line in result.err.splitlines()]
+        assert shown == [["batch", "2"], ["batch", "4"], ["note:", "the"], ["hint:", "train"]]
         assert checkpoints.verify(tmp_path / "run")
 
     def test_json_and_quiet(self, stackrev, tmp_path):
@@ -445,6 +447,23 @@ class TestTrain:
         assert note == f"note: stopped after {batch} batches and saved in {folder}"
         assert hint == f"hint: stackrev train --resume --output '{folder}' goes on"
         assert checkpoints.verify(folder)
+
+
+class TestUnsolved:
+    def test_a_run_that_does_not_learn_says_so_and_what_to_change(self, stackrev, tmp_path):
+        result = stackrev("train", *TINY, "--output", str(tmp_path / "run"), "--quiet")
+        assert (result.code, result.err) == (0, "")
+        result = stackrev("train", *TINY, "--learning-rate", "4e-3", "--output", str(tmp_path / "other"))
+        assert result.code == 0
+        note, hint = result.err.splitlines()[-2:]
+        assert note == "note: the run ended unsolved: after 4 batches not every string was right"
+        assert hint == (
+            "hint: train for longer with --batches 8, or leave --hidden-size, --batch-size, --learning-rate"
+            " at the default"
+        )
+
+    def test_a_default_run_is_told_of_its_seed(self):
+        assert _advice(Config.default("rnn")) == "train for longer with --batches 40000, or try another --seed"
 
 
 class TestSettings:

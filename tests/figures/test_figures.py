@@ -210,6 +210,67 @@ class TestCommand:
         found = run("lengths", "--model", "mine", "--lengths", "2,4", "--samples", "3", "-o", "l.svg")
         assert found == (0, "l.svg\n", "")
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"loss": "x"},
+            {"loss": 10**400},
+            {"batch": 0},
+            {"batch": -5},
+            {"batch": 10**30},
+            {"batch": 1.5},
+            {"test": 3},
+            {"test": {"coarse": "1", "fine": 1.0}},
+            {"validation": {"coarse": float("nan"), "fine": 1.0}},
+            {"validation": {"fine": 1.0}},
+        ],
+    )
+    def test_a_check_without_numbers_is_refused_in_a_line(self, run, tmp_path, change):
+        line = {**history(300)[0], **change}
+        (tmp_path / "seeds.jsonl").write_text(json.dumps({"seed": 0, "history": [line]}) + "\n")
+        code, out, err = run("consistency", tmp_path / "seeds.jsonl")
+        assert (code, out) == (1, "")
+        assert err.startswith("error: ")
+        assert len(err.splitlines()) <= 2
+        assert not (tmp_path / "consistency.svg").exists()
+
+    @drawn
+    def test_a_run_that_went_astray_is_drawn(self, run, tmp_path):
+        lines = [{**each, "loss": loss} for each, loss in zip(history(None), (1.0, None, float("nan")), strict=False)]
+        (tmp_path / "seeds.jsonl").write_text(json.dumps({"seed": 0, "history": lines}) + "\n")
+        assert run("consistency", tmp_path / "seeds.jsonl") == (0, "consistency.svg\n", "")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"value": "x"},
+            {"value": float("nan")},
+            {"value": 10**400},
+            {"number": "x"},
+            {"settings": 3},
+            {"settings": {"layers": [1]}},
+            {"settings": {"learning_rate": float("inf")}},
+            {"state": []},
+        ],
+    )
+    def test_a_trial_without_numbers_is_refused_in_a_line(self, run, tmp_path, change):
+        trial = {"number": 0, "value": 0.5, "state": "complete", "settings": {"layers": 1}, **change}
+        (tmp_path / "found.json").write_text(json.dumps({"all": [trial]}))
+        code, out, err = run("search", "found.json")
+        assert (code, out) == (1, "")
+        assert err.startswith("error: found.json ")
+
+    @drawn
+    def test_a_figure_replaces_no_link_and_no_folder(self, run, seeds):
+        (seeds / "victim").write_text("mine")
+        (seeds / "a.svg").symlink_to("victim")
+        (seeds / "b.svg").mkdir()
+        for name in ("a.svg", "b.svg"):
+            code, out, err = run("consistency", "one", "-o", name)
+            assert (code, out) == (1, "")
+            assert err.startswith(f"error: {name} ")
+        assert (seeds / "victim").read_text() == "mine"
+
     def test_what_cannot_be_drawn_is_refused_in_a_line(self, run, seeds):
         (seeds / "bad.jsonl").write_text("{}\n")
         (seeds / "empty.jsonl").write_text("")
