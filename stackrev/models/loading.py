@@ -12,7 +12,7 @@ from stackrev.evaluation.decoding import Decoder, NativeDecoder, TorchDecoder
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.models.building import build
-from stackrev.storage import checkpoints
+from stackrev.storage import checkpoints, tensors
 
 if TYPE_CHECKING:
     import torch
@@ -72,13 +72,13 @@ def load(
     else:
         folder = hub.resolve(name_or_folder, cache_dir=cache_dir, token=token, offline=offline)
         name = name or name_or_folder
-    description = checkpoints.describe(folder)
-    config, weights = checkpoints.read_weights(folder)
+    description, weights = checkpoints.read(folder)
+    config = description.config
     with torch.device("cpu"):  # whatever the default device and type are: the file's values are what is loaded
         # Every initial value is about to be replaced: draw the cheapest ones, and none from the global generator.
         model = build(replace(config.model, initialisation="torch"), torch.Generator())
         model.config = config.model
-        model.load_state_dict(checkpoints.tensors_of(weights), assign=True)
+        model.load_state_dict(tensors.from_raw(weights), assign=True)
     return Checkpoint(name, folder, config, description.scores, model.to(device).eval())
 
 

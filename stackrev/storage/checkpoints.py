@@ -15,7 +15,7 @@ nobody's README.md is replaced.
 **Reading.** Only regular files are opened, of a size that the configuration allows, and no others than those that
 `format` names. A reader needs no lock.
 
-Imports torch only where a model is made.
+Imports no torch, but where weights are written.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ from stackrev.storage.locks import Lock
 if TYPE_CHECKING:
     from torch import Tensor
 
-
 __all__ = [
     "CARD",
     "CONFIG",
@@ -68,12 +67,12 @@ __all__ = [
     "LIMITS",
     "WEIGHTS",
     "Description",
-    "RawTensor",
     "Verification",
     "copy",
     "describe",
     "foreign",
     "load_config",
+    "read",
     "read_history",
     "read_weights",
     "results",
@@ -107,16 +106,6 @@ class Verification:
 # Reading.
 
 
-def tensors_of(weights: Mapping[str, RawTensor]) -> dict[str, Tensor]:
-    """Weights as torch has them, float32 and on the CPU, whatever torch's defaults are."""
-    import torch
-
-    return {
-        name: torch.frombuffer(each.data, dtype=torch.float32).reshape(each.shape).clone()
-        for name, each in weights.items()
-    }
-
-
 def load_config(folder: Path) -> tuple[Config, Mapping[str, Any]]:
     """The configuration and the scores of a checkpoint, without its weights and without torch.
 
@@ -137,16 +126,28 @@ def describe(folder: Path) -> Description:
     return parse_description(path, _read_file(path, LIMITS[CONFIG]))
 
 
-def read_weights(folder: Path) -> tuple[Config, dict[str, RawTensor]]:
-    """The configuration and the weights of a checkpoint without torch, checked strictly.
+def read(folder: Path) -> tuple[Description, dict[str, RawTensor]]:
+    """What config.json says and the weights that belong to it, without torch; another may be writing meanwhile.
 
     Returns:
-        The configuration, and the tensors by their names in the model's `state_dict`, in the order of its `shapes`.
+        The description, and the tensors by their names in the model's `state_dict`, in the order of its `shapes`.
 
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
     """
-    description, weights = _read_checkpoint(Path(folder))
+    folder = Path(folder)
+    for description in _attempts(folder):
+        config = description.config.model
+        size = size_of(folder / CONFIG, config)
+        data = _matching(folder, WEIGHTS, description.checksums[WEIGHTS], 8 + MAX_HEADER + size)
+        if data is not None:
+            return description, parse_weights(folder / WEIGHTS, data, config)
+    raise CheckpointError(_mismatch(folder / WEIGHTS, size), hint=AGAIN)
+
+
+def read_weights(folder: Path) -> tuple[Config, dict[str, RawTensor]]:
+    """The configuration and the weights alone; see `read`."""
+    description, weights = read(folder)
     return description.config, weights
 
 
@@ -172,7 +173,7 @@ def verify(folder: Path) -> Verification:
     """
     folder = Path(folder)
     read_history(folder)
-    description, weights = _read_checkpoint(folder)
+    description, weights = read(folder)
     return Verification(folder, description.checksums, sum(len(each.data) // 4 for each in weights.values()))
 
 
@@ -194,16 +195,6 @@ def foreign(folder: Path) -> str | None:
         if CARD in taken and MARK.encode() not in _read_file(folder / CARD, LIMITS[CARD]).splitlines():
             return CARD
     return None
-
-
-def _read_checkpoint(folder: Path) -> tuple[Description, dict[str, RawTensor]]:
-    for description in _attempts(folder):
-        config = description.config.model
-        size = size_of(folder / CONFIG, config)
-        data = _matching(folder, WEIGHTS, description.checksums[WEIGHTS], 8 + MAX_HEADER + size)
-        if data is not None:
-            return description, parse_weights(folder / WEIGHTS, data, config)
-    raise CheckpointError(_mismatch(folder / WEIGHTS, size), hint=AGAIN)
 
 
 def _attempts(folder: Path) -> Iterator[Description]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from stackrev.errors import CheckpointError, MissingFileError
 from stackrev.storage import files
-from stackrev.storage.format import MEBIBYTE, dump_tensors, parse_json, short
+from stackrev.storage.format import MEBIBYTE, RawTensor, dump_tensors, parse_json, short
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,6 +112,16 @@ def save(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) ->
     with files.raising(CheckpointError):
         files.sweep(path)
         files.write(path, data)
+
+
+def from_raw(weights: Mapping[str, RawTensor]) -> dict[str, Tensor]:
+    """Weights as torch has them, float32 and on the CPU, whatever torch's defaults are."""
+    import torch
+
+    return {
+        name: torch.frombuffer(each.data, dtype=torch.float32).reshape(each.shape).clone()
+        for name, each in weights.items()
+    }
 
 
 @contextlib.contextmanager
