@@ -21,7 +21,7 @@ TRACE_SYMBOLS = 2_000
 """The longest text that is traced."""
 LONG = 1_000_000
 """From so many characters on a text is announced, with what it takes."""
-PROBE = 512
+PROBE = 4_096
 """How many characters of it are timed for that."""
 
 

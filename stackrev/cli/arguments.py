@@ -66,7 +66,7 @@ def require_values(command: Any, words: Sequence[str]) -> None:
             raise UsageError(f"{word} needs a value, and {value} looks like an option", hint=f"if it is one: {write}")
 
 
-def explain(error: typer.TyperException) -> tuple[str, str]:
+def explain(error: typer.TyperException, words: Sequence[str]) -> tuple[str, str]:
     """What is wrong with a command line, and what to do about it."""
     message, _, meant = error.format_message().replace("Value error, ", "").partition(". Did you mean ")
     context = getattr(error, "ctx", None)
@@ -75,14 +75,21 @@ def explain(error: typer.TyperException) -> tuple[str, str]:
     if meant:
         hint = f"did you mean {meant.rstrip('?').replace(chr(39), '')}?"
     if hasattr(error, "possibilities"):  # an option that there isn't
-        message = message.partition(" (Possible options")[0]
-        name = str(getattr(error, "option_name", ""))
+        name = _typed(str(getattr(error, "option_name", "")), words)
+        message = f"no such option: {name}"
         close = get_close_matches(f"--{name.lstrip('-').lower()}", _options(context.command) if context else ())
         if close:
             hint = f"did you mean {close[0]}?"
         elif context and any(each.param_type_name == "argument" for each in context.command.params):
             hint += "; write -- before what starts with - and is no option"
     return message[:1].lower() + message[1:].rstrip("."), hint
+
+
+def _typed(option: str, words: Sequence[str]) -> str:
+    """The word that an option was read from: `-check` is read as `-c` and more."""
+    if option.startswith("--"):
+        return option
+    return next((word.partition("=")[0] for word in words if word.startswith(option)), option)
 
 
 def _find(command: Any, words: Sequence[str]) -> tuple[Any, list[str]]:

@@ -16,8 +16,8 @@ Meaning = Literal["plain", "marked", "auto"]
 """How a text is meant: as it stands, between `$` and `|`, or between them where it looks so."""
 
 CHUNK_BYTES = 65_536
-BYTES_OF_A_CHARACTER = 40
-"""About how much memory a character of a line takes before the network sees it."""
+BYTES_OF_A_CHARACTER = 300
+"""About how much memory a character of a line takes in all, with the packaged network."""
 
 _TO_UTF8 = "convert the input to UTF-8"
 _SINGLE_QUOTES = "use single quotes, in which the shell leaves $ alone: stackrev reverse '$A string|'"

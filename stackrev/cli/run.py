@@ -35,14 +35,14 @@ def run(arguments: Sequence[str] | None) -> int:
         no_memory = "can't allocate memory" in str(error)  # as torch has it
         if os.environ.get("STACKREV_DEBUG") == "1" or (isinstance(error, RuntimeError) and not no_memory):
             raise
-        return _report(error)
+        return _report(error, words)
     except SystemExit as exit_:  # Typer's own answer to a broken pipe, and to a request for shell completion
         Output(result=False).out.discard() if exit_.code == 1 else None
         return exit_.code if isinstance(exit_.code, int) else 0
     return code if isinstance(code, int) else 0
 
 
-def _report(error: BaseException) -> int:
+def _report(error: BaseException, words: Sequence[str]) -> int:
     """Say what went wrong in a line, and what to do next in another; return the exit code."""
     code, hint = 1, None
     match error:
@@ -52,7 +52,7 @@ def _report(error: BaseException) -> int:
                 code, hint = 2, hint or "--help shows what can be asked for"
         case typer.TyperException():
             code = error.exit_code
-            message, hint = explain(error)
+            message, hint = explain(error, words)
         case OSError():
             message = error.strerror or str(error)
             if error.filename is not None:

@@ -67,8 +67,8 @@ class NativeDecoder:
 
     @property
     def bytes_per_symbol(self) -> int:
-        """See `Decoder.bytes_per_symbol`: the pushed vector stays until it is popped, twice where its array grows."""
-        return 4 * self._width + 100
+        """See `Decoder.bytes_per_symbol`: the pushed vector stays until it is popped."""
+        return 4 * self._width + 50
 
     def write(
         self, strings: Sequence[Sequence[int]], *, on_progress: Callable[[int], object] | None = None
