@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
-from stackrev.kernels.cpu import ops
+from stackrev.kernels import dispatch
 from stackrev.structures.recurrence import check_lengths
 
 _NO_SYMBOL = torch.iinfo(torch.int64).min  # none is left out of the loss
@@ -64,8 +64,10 @@ def read_out_loss(
         IndexError: A target is not one of the V symbols.
     """
     _check(hidden, targets, steps, weights)
-    if ops.read_out_usable((hidden, *weights), (targets, steps)):
-        return ops.read_out_loss((hidden, *weights), targets, steps, temperature)
+    kernels = dispatch.kernels_for((hidden, *weights), indices=(targets, steps), watched=False)
+    if kernels is not None:
+        losses: tuple[Tensor, Tensor] = kernels.read_out_loss((hidden, *weights), targets, steps, temperature)
+        return losses
     logits, right = read_out(pack(hidden, steps), weights), pack(targets, steps).long()
 
     def loss_of(scaled: Tensor) -> Tensor:
@@ -78,11 +80,13 @@ def read_out_loss(
 def read_out_right(hidden: Tensor, targets: Tensor, steps: Tensor, weights: ReadOutWeights) -> Tensor:
     """Whether the greatest logit is the right symbol's, [T, B], on the CPU.
 
-    False where no step is taken, and where a logit is not a number. Arguments and errors as of `read_out_loss`.
+    False where no step is taken, and where a logit is NaN. Arguments and errors as of `read_out_loss`.
     """
     _check(hidden, targets, steps, weights)
-    if ops.read_out_usable((hidden, *weights), (targets, steps)):
-        return ops.read_out_right((hidden, *weights), targets, steps)
+    kernels = dispatch.kernels_for((hidden, *weights), indices=(targets, steps), watched=False)
+    if kernels is not None:
+        found: Tensor = kernels.read_out_right((hidden, *weights), targets, steps)
+        return found
     table = torch.zeros(targets.shape, dtype=torch.bool, device="cpu")
     logits = read_out(pack(hidden, steps), weights)
     right = (logits.argmax(-1) == pack(targets, steps)) & ~logits.isnan().any(-1)

@@ -10,12 +10,16 @@ forces a choice, for tests, benchmarks and comparisons::
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal
 
 from stackrev.errors import NativeError
 from stackrev.kernels.cpu import library
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Implementation = Literal["torch", "compiled"]
 
@@ -69,3 +73,38 @@ def describe() -> str:
     if _forced.implementation == "torch":
         return "plain torch: forced by using('torch')"
     return library.describe()
+
+
+def kernels_for(
+    values: Sequence[Tensor],
+    *,
+    heights: Sequence[Tensor] = (),
+    indices: Sequence[Tensor] = (),
+    watched: bool = True,
+) -> ModuleType | None:
+    """The kernels that can take these tensors; None where plain torch has to.
+
+    Args:
+        values: Those that have to be of one type; there is nothing to compute if the first is empty.
+        heights: A stack's heights, which are float64 in the kernels.
+        indices: Lengths, ids and targets.
+        watched: Whether a compiler, a tracer or a transform can see what the kernels do with them.
+
+    Returns:
+        A module of kernels for the device that the tensors are on.
+
+    Raises:
+        NativeError: `using("compiled")` is in force, and the kernels cannot take them.
+    """
+    if _forced.implementation == "torch" or values[0].numel() == 0:
+        return None
+    from stackrev.kernels.cpu import ops  # here, since it imports torch
+
+    reason = ops.refusal(values, heights, indices)
+    if not reason and not watched and not ops.unwatched((*values, *heights, *indices)):
+        reason = "a compiler, a tracer, a transform or a subclass of tensors is active"
+    if not reason:
+        return ops
+    if _forced.implementation == "compiled":
+        raise NativeError(f"the compiled kernels cannot take these tensors: {reason}")
+    return None

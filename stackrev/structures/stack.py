@@ -1,4 +1,6 @@
-"""The differentiable neural stack of Grefenstette et al. 2015, in plain torch.
+"""The differentiable neural stack of Grefenstette et al. 2015: its equations, its step and its state.
+
+Whatever works a stack in Python takes its step from here; that of the compiled kernels is in kernels/cpu/stack.h.
 
 Picture the stack as a column of liquid: pushing pours on top, popping drains from the top, reading averages over the
 top unit of height. With B rows in a batch, T steps, N elements on the stack before them and values of width M:
@@ -27,7 +29,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stackrev.kernels.cpu import ops
+from stackrev.kernels import dispatch
 
 
 class StackState(NamedTuple):
@@ -65,6 +67,63 @@ def height_dtype(values: Tensor) -> torch.dtype:
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
+# --- The step
+
+
+def pop_then_push(height: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, Tensor]:
+    """The level after the pop, L_t = max(0, H_{t-1} - u_t), and the height after the push, H_t = L_t + d_t."""
+    L = (height - pop).relu()
+    return L, L + push
+
+
+def read_weights(bottoms: Tensor, tops: Tensor, height: Tensor) -> Tensor:
+    """How much of each element is within the topmost unit: alpha_t[i] = max(0, E_t[i] - max(L_i, H_t - 1))."""
+    return (tops - torch.maximum(bottoms, height - 1)).relu()
+
+
+def read_weights_backward(
+    g_alpha: Tensor, alpha: Tensor, bottoms: Tensor, height: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the gradient of `read_weights` to those of tops, bottoms and, one for each element, of the height."""
+    g_tops = g_alpha.masked_fill(alpha <= 0, 0)
+    own = g_tops * (bottoms > height - 1)  # of elements whose floor is their own bottom
+    return g_tops, -own, own - g_tops
+
+
+def pop_then_push_backward(level: Tensor, g_height: Tensor, *g_levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """From the gradients of H_t and L_t (a sum of several) to those of push, pop and H_{t-1}."""
+    g_level = g_height
+    for part in g_levels:
+        g_level = g_level + part
+    g_before = g_level * (level > 0)
+    return g_height, -g_before, g_before
+
+
+def stack_step(state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, StackState]:
+    """One step of a neural stack, for streaming: `neural_stack` of T = 1, without the time axis.
+
+    Args:
+        state: The stack before the step.
+        value: [B, M], what to push.
+        push: [B], how much of it, in [0, 1].
+        pop: [B], how much to drain first, in [0, 1].
+
+    Returns:
+        The read [B, M], and the stack after the step.
+    """
+    kind = state.height.dtype
+    L, H = pop_then_push(state.height, push.to(kind), pop.to(kind))
+    bottoms = torch.cat([state.bottoms, L[None]])
+    tops = torch.cat([torch.minimum(state.tops, L), H[None]])
+    V = torch.cat([state.values, value[None]])
+    alpha = read_weights(bottoms, tops, H)  # [N + 1, B]
+    read = torch.einsum("nb,nbm->bm", alpha.to(value.dtype), V)
+    return read, StackState(V, bottoms, tops, H)
+
+
+# --- All steps at once
+
+
 def neural_stack(
     values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
 ) -> tuple[Tensor, StackState]:
@@ -78,7 +137,7 @@ def neural_stack(
         r_t    = sum_i max(0, E_t[i] - max(L_i, H_t - 1)) * v_i
 
     On the CPU, in float32 or float64, the compiled kernels take time and memory O((N + T) B), and have no second
-    derivative; `neural_stack_torch` is for everything else.
+    derivative; `neural_stack_torch` is for everything else (see `stackrev.kernels.using`).
 
     Args:
         values: [T, B, M], what each step pushes.
@@ -96,11 +155,12 @@ def neural_stack(
     if state is None:
         state = StackState.empty(batch, width, like=values)
     _check_shapes(steps, batch, width, push, pop, state)
-    if ops.usable((values, state.values), state[1:]) and push.device == pop.device == values.device:
+    kernels = dispatch.kernels_for((values, state.values), heights=state[1:], indices=(push, pop))
+    if kernels is not None:
         V = torch.cat([state.values, values]) if state.values.shape[0] else values
         if V is values and not (torch.is_grad_enabled() and values.requires_grad):
             V = values.clone()  # the stack's own, whatever becomes of the caller's; over others autograd watches
-        reads, *heights = ops.neural_stack(V, push.double(), pop.double(), *state[1:])
+        reads, *heights = kernels.neural_stack(V, push.double(), pop.double(), *state[1:])
         return reads, StackState(V, *heights)
     return neural_stack_torch(values, push, pop, state)
 
@@ -135,8 +195,7 @@ def neural_stack_torch(
     gain = torch.cumsum(d - u, dim=0)
     H = gain + torch.maximum(state.height, torch.cummax(d - gain, dim=0).values)  # [T, B]
     before = torch.cat([state.height[None], H[:-1]])
-    L = (before - u).relu()
-    H = L + d
+    L, H = pop_then_push(before, d, u)
 
     V = torch.cat([state.values, values])  # [N + T, B, M]
     bottoms = torch.cat([state.bottoms, L])
@@ -147,32 +206,9 @@ def neural_stack_torch(
         (element < step)[..., None], L[:, None], torch.inf
     )  # [T, N + T, B], the level each step drains to
     E = torch.minimum(uncut, torch.cummin(cuts, dim=0).values)
-    alpha = (E - torch.maximum(bottoms, (H - 1)[:, None])).relu()
-    alpha = alpha.masked_fill((element > step)[..., None], 0)
+    alpha = read_weights(bottoms, E, H[:, None]).masked_fill((element > step)[..., None], 0)
     reads = torch.einsum("tnb,nbm->tbm", alpha.to(values.dtype), V)
     return reads, StackState(V, bottoms, E[-1], H[-1])
-
-
-def stack_step(state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, StackState]:
-    """One step of a neural stack, for streaming: `neural_stack` of T = 1, without the time axis.
-
-    Args:
-        state: The stack before the step.
-        value: [B, M], what to push.
-        push: [B], how much of it, in [0, 1].
-        pop: [B], how much to drain first, in [0, 1].
-
-    Returns:
-        The read [B, M], and the stack after the step.
-    """
-    L = (state.height - pop.to(state.height.dtype)).relu()
-    H = L + push.to(state.height.dtype)
-    bottoms = torch.cat([state.bottoms, L[None]])
-    tops = torch.cat([torch.minimum(state.tops, L), H[None]])
-    V = torch.cat([state.values, value[None]])
-    alpha = (tops - torch.maximum(bottoms, H - 1)).relu()  # [N + 1, B]
-    read = torch.einsum("nb,nbm->bm", alpha.to(value.dtype), V)
-    return read, StackState(V, bottoms, tops, H)
 
 
 class NeuralStack(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stackrev.evaluation.decoding import greedy
-from stackrev.kernels.cpu import available
+from stackrev.kernels import available
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.models.stack_lstm import StackLSTMReverser

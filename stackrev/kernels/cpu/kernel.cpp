@@ -3,18 +3,20 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <string>
 
-#include "columns.h"
-#include "memory.h"
+#include "calls.h"
 #include "readout.h"
-#include "recurrence.h"
+#include "recurrence_backward.h"
+#include "recurrence_forward.h"
+#include "stack.h"
 #include "stream.h"
 
 #define STACKREV_EXPORT extern "C" __attribute__((visibility("default")))
 
 namespace {
 
-enum Status { kDone = 0, kNoMemory = 1, kWrongLengths = 2, kUnknownSymbol = 3 };
+using stackrev::kDone, stackrev::kNoMemory, stackrev::kUnknownSymbol, stackrev::kWrongLengths;
 
 // Runs `work`; C++ exceptions end here.
 template <typename Work>
@@ -71,12 +73,16 @@ int read_out(const stackrev::ReadOutCall& call) {
     return guarded([&] { stackrev::ReadOut<S>(call).run(); });
 }
 
-stackrev::Memory memory;
-
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 10; }
+STACKREV_EXPORT int stackrev_version() { return 11; }
+
+// The layouts of the structs in calls.h
+STACKREV_EXPORT const char* stackrev_layouts() {
+    static const std::string text = stackrev::layouts();
+    return text.c_str();
+}
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
 STACKREV_EXPORT int stackrev_processor() {
@@ -93,17 +99,6 @@ STACKREV_EXPORT int stackrev_processor() {
 // Takes threads from an OpenMP runtime from now on: its GOMP_parallel, or null for threads of our own
 STACKREV_EXPORT void stackrev_borrow_threads(stackrev::Lender lender) { stackrev::lender = lender; }
 
-// Memory for `bytes` bytes, or null if it has to come from elsewhere; and back
-STACKREV_EXPORT void* stackrev_take(std::int64_t bytes) {
-    void* start = nullptr;
-    guarded([&] { start = memory.take(static_cast<std::size_t>(bytes)); });
-    return start;
-}
-
-STACKREV_EXPORT void stackrev_give_back(void* start) {
-    guarded([&] { memory.give_back(start); });
-}
-
 STACKREV_EXPORT int stackrev_recurrence_float(const stackrev::RecurrenceCall* call) { return forward<float>(*call); }
 
 STACKREV_EXPORT int stackrev_recurrence_double(const stackrev::RecurrenceCall* call) { return forward<double>(*call); }
@@ -117,19 +112,19 @@ STACKREV_EXPORT int stackrev_recurrence_backward_double(const stackrev::Recurren
 }
 
 STACKREV_EXPORT int stackrev_stack_float(const stackrev::StackCall* call) {
-    return guarded([&] { stackrev::Columns<float>(*call).forward(); });
+    return guarded([&] { stackrev::NeuralStack<float>(*call).forward(); });
 }
 
 STACKREV_EXPORT int stackrev_stack_double(const stackrev::StackCall* call) {
-    return guarded([&] { stackrev::Columns<double>(*call).forward(); });
+    return guarded([&] { stackrev::NeuralStack<double>(*call).forward(); });
 }
 
 STACKREV_EXPORT int stackrev_stack_backward_float(const stackrev::StackGradientCall* call) {
-    return guarded([&] { stackrev::Columns<float>(call->forward).backward(*call); });
+    return guarded([&] { stackrev::NeuralStack<float>(call->forward).backward(*call); });
 }
 
 STACKREV_EXPORT int stackrev_stack_backward_double(const stackrev::StackGradientCall* call) {
-    return guarded([&] { stackrev::Columns<double>(call->forward).backward(*call); });
+    return guarded([&] { stackrev::NeuralStack<double>(call->forward).backward(*call); });
 }
 
 STACKREV_EXPORT int stackrev_read_out_float(const stackrev::ReadOutCall* call) { return read_out<float>(*call); }

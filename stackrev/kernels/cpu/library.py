@@ -16,7 +16,9 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NamedTuple
 
-VERSION = 10  # of the functions; `stackrev_version` in kernel.cpp
+from stackrev.kernels.cpu import calls
+
+VERSION = 11  # of the functions; `stackrev_version` in kernel.cpp
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
 REBUILD = (
     "install stackrev again with a C++17 compiler present, in the folder of its source: "
@@ -73,10 +75,11 @@ def _load(name: str) -> ctypes.CDLL | str:
     try:
         library = ctypes.CDLL(str(paths[0]))
         version = int(library.stackrev_version())
+        differs = calls.disagreement(library) if version == VERSION else "the version"
     except (OSError, AttributeError) as error:
         return f"{paths[0].name} does not load ({error}); {REBUILD}"
-    if version != VERSION:
-        return f"{paths[0].name} is of another version of stackrev; {REBUILD}"
+    if differs:
+        return f"{paths[0].name} is of another version of stackrev: {differs} differs; {REBUILD}"
     return library
 
 

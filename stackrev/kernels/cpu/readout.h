@@ -16,25 +16,12 @@
 #include <limits>
 #include <vector>
 
+#include "calls.h"
 #include "cell.h"
 #include "matmul.h"
 #include "threads.h"
 
 namespace stackrev {
-
-// The call as Python makes it (_ReadOutCall in ops.py has the same fields, in the same order). `void` is float or double.
-struct ReadOutCall {
-    std::int64_t steps, batch, hidden, symbols, threads;
-    double temperature;
-    const std::int64_t *lengths, *targets;       // [B], falling; [T, B], each less than V
-    const void* states;                          // [T, B, H]
-    const void *output, *output_bias;            // [H, H], [H]
-    const void *logits, *logits_bias;            // [V, H], [V]
-    // results: either whether the greatest logit is the target's, [T, B], or, if that is null, the rest
-    std::int8_t* right;
-    double* losses;  // at the temperature, and at 1
-    void *g_states, *g_output, *g_output_bias, *g_logits, *g_logits_bias;
-};
 
 template <typename S>
 class ReadOut {
@@ -134,7 +121,7 @@ class ReadOut {
         return sums;
     }
 
-    // Not a number if one of them is not
+    // NaN if one of them is
     S greatest(const S* z) const {
         constexpr long count = Lanes<S>::count;
         const Vector<S> nothing{};
@@ -149,7 +136,7 @@ class ReadOut {
         return *std::max_element(lanes, lanes + count) + total<S>(wrong);
     }
 
-    // The first of the greatest; V if one is not a number
+    // The first of the greatest; V if one is NaN
     long guess(const S* z) const { return std::find(z, z + V, greatest(z)) - z; }
 
     // The losses of one row, added to the sums; its logits become their gradient, (p - [target]) / (n temperature).

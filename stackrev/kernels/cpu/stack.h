@@ -1,4 +1,7 @@
-// The neural stack as a persistent chain, one row at a time.
+// The neural stack: its step, its derivative, and the kernel that takes it over T steps. All that is the stack's own is
+// here: the recurrence (recurrence.h) and the stream of symbols (stream.h) call it.
+//
+// Elements form a persistent chain, one a row.
 //
 //     s            place of an element: 0..N-1 are those on the stack at the start, N + t is what step t pushed
 //     L, bottoms   [N + T, B]    where each element starts: the height after the pop of its step
@@ -13,15 +16,21 @@
 //     below[s] = the first element on the chain s-1, below[s-1], ... that starts under L_s
 //     r = sum_i max(0, E_i - max(L_i, H' - 1)) v_i
 //
+// Back:  gd = gH',   gL_s += gH',   gH = gL_s if L_s > 0, else 0,   gu = -gH
+//
 // What the pop passes never comes back, so it costs O(1) a step on average; the read stops where it has covered one
 // unit. An element's top is its own push's H, or the L of the element above it on the chain; for an initial element,
 // the lower of its initial top and the lowest L of the new elements, which is that of the last new one on the chain.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
+#include "calls.h"
 #include "simd.h"
+#include "threads.h"
 
 namespace stackrev {
 
@@ -86,6 +95,16 @@ inline void walk_read(const Elements& elements, long s, double height, Visit&& v
             }
         }
     }
+}
+
+// From the gradients of L and of H after a step to those of the step's controls and of H before it
+struct StepGradient {
+    double push, pop, height;
+};
+
+inline StepGradient step_backward(double level, double g_level, double g_height) {
+    const double sum = g_level + g_height, before = level > 0 ? sum : 0;
+    return {g_height, -before, before};
 }
 
 // What both directions share: one row's view of arrays whose elements lie `stride` rows apart.
@@ -173,5 +192,122 @@ void final_tops(const double* bottoms, long stride, long initial, long elements,
         }
     }
 }
+
+// The neural stack over T steps given all its controls, forward and backward. Rows are split over threads. A thread takes
+// its rows together through the steps, so that it meets memory in its own order.
+template <typename S>
+class NeuralStack {
+   public:
+    explicit NeuralStack(const StackCall& call)
+        : c_(call), T(call.steps), B(call.batch), M(call.width), N(call.initial) {}
+
+    void forward() {
+        over_rows([&](long first, long end) { forward(first, end); });
+    }
+
+    void backward(const StackGradientCall& g) {
+        over_rows([&](long first, long end) { backward(g, first, end); });
+    }
+
+   private:
+    template <typename Work>
+    void over_rows(Work&& work) const {
+        const long parts = std::max<long>(1, std::min(long(c_.threads), B));
+        in_parallel(parts, parts, [&](long i) { work(B * i / parts, B * (i + 1) / parts); });
+    }
+
+    StackRow<S> row(long b) const {
+        return {static_cast<const S*>(c_.values) + b * M, c_.bottoms + b, c_.below + b, c_.tops0 + b, N, B, B * M, M};
+    }
+
+    // The top of element s before anything is popped from it
+    double uncut(long s, long b) const {
+        return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + c_.push[(s - N) * B + b];
+    }
+
+    void forward(long first, long end) {
+        std::vector<double> heights(c_.height0 + first, c_.height0 + end);
+        std::vector<long> last;
+        for (long b = first; b < end; ++b) last.push_back(row(b).link_initial());
+        for (long t = 0; t < T; ++t) {
+            for (long b = first; b < end; ++b) {
+                const long at = t * B + b, s = N + t, i = b - first;
+                StackRow<S> stack = row(b);
+                heights[i] = stack.push(s, last[i], heights[i], c_.push[at], c_.pop[at]);
+                last[i] = s;
+                S* const read = static_cast<S*>(c_.reads) + at * M;
+                clear<S>(read, M);
+                stack.read(s, heights[i], read);
+            }
+        }
+        for (long b = first; b < end; ++b) {
+            c_.height[b] = heights[b - first];
+            final_tops(c_.bottoms + b, B, N, N + T, [&](long s) { return uncut(s, b); },
+                       [&](long s, double top, long) { c_.tops[s * B + b] = top; });
+        }
+    }
+
+    // From the last step to the first: the read, then the push and the pop
+    void backward(const StackGradientCall& g, long first, long end) {
+        std::vector<double> gH(end - first, 0.0);
+        for (long s = 0; s < N + T; ++s) {
+            for (long b = first; b < end; ++b) g.g_bottoms[s * B + b] = g.g_end_bottoms ? g.g_end_bottoms[s * B + b] : 0;
+        }
+        // Whether an element's gradient has a value yet. Filling all with zeros first would take a way through memory more.
+        std::vector<char> begun((N + T) * (end - first), 0);
+        // until its step is reached, g_push holds what the final tops give to H
+        for (long t = 0; t < T; ++t) std::fill(g.g_push + t * B + first, g.g_push + t * B + end, 0.0);
+        for (long s = 0; s < N; ++s) std::fill(g.g_tops0 + s * B + first, g.g_tops0 + s * B + end, 0.0);
+        for (long b = first; b < end; ++b) {
+            if (g.g_height) gH[b - first] = g.g_height[b];
+            if (g.g_end_tops) end_tops(g, b);
+        }
+        for (long t = T - 1; t >= 0; --t) {
+            for (long b = first; b < end; ++b) {
+                const long at = t * B + b, s = N + t;
+                const StackRow<S> stack = row(b);
+                const double L = stack.bottom(s);
+                double g_height = gH[b - first] + g.g_push[at];
+                if (g.g_reads) {
+                    stack.read_backward(s, L + c_.push[at], read_gradient(g, t, b), static_cast<S*>(g.g_values) + b * M,
+                                        g.g_bottoms + b, g.g_tops0 + b, g_height,
+                                        Begun{begun.data() + b - first, end - first});
+                }
+                if (!begun[s * (end - first) + b - first]) clear<S>(static_cast<S*>(g.g_values) + (s * B + b) * M, M);
+                const StepGradient step = step_backward(L, g.g_bottoms[s * B + b], g_height);
+                g.g_push[at] = step.push;
+                g.g_pop[at] = step.pop;
+                gH[b - first] = step.height;
+            }
+        }
+        for (long s = 0; s < N; ++s) {
+            for (long b = first; b < end; ++b) {
+                if (!begun[s * (end - first) + b - first]) clear<S>(static_cast<S*>(g.g_values) + (s * B + b) * M, M);
+            }
+        }
+        std::copy(gH.begin(), gH.end(), g.g_height0 + first);
+    }
+
+    static const S* read_gradient(const StackGradientCall& g, long t, long b) {
+        return static_cast<const S*>(g.g_reads) + t * g.g_step + b * g.g_row;
+    }
+
+    void end_tops(const StackGradientCall& g, long b) const {
+        final_tops(c_.bottoms + b, B, N, N + T, [&](long s) { return uncut(s, b); },
+                   [&](long s, double, long source) {
+                       const double top = g.g_end_tops[s * B + b];
+                       if (source != s) {
+                           g.g_bottoms[source * B + b] += top;
+                       } else if (s < N) {
+                           g.g_tops0[s * B + b] += top;
+                       } else {
+                           g.g_push[(s - N) * B + b] += top;
+                       }
+                   });
+    }
+
+    const StackCall& c_;
+    const long T, B, M, N;
+};
 
 }  // namespace stackrev

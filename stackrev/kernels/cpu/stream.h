@@ -15,27 +15,11 @@
 #include <utility>
 #include <vector>
 
+#include "calls.h"
 #include "cell.h"
 #include "stack.h"
 
 namespace stackrev {
-
-// The arrays of an encoder or decoder, as the model has them
-struct CellArrays {
-    const float* symbols;           // [V, 4H]
-    const float* const* recurrent;  // K times [M + H or 2H, 4H]
-    const float* const* biases;     // K times [4H]
-    const float *control, *control_bias;
-};
-
-struct StreamCall {
-    std::int64_t hidden, width, layers, symbols, outputs;
-    double stretch;
-    CellArrays encoder, decoder;
-    const float *hidden0, *cell0;           // [K, H]
-    const float *output, *output_bias;      // [O, H], [O]
-    const float *logits, *logits_bias;      // [V, O], [V]
-};
 
 // The elements on a stack: values and bottoms, in blocks, so that growing copies nothing and shrinking frees. None of
 // them was popped, so an element's neighbour is the next one down the chain.

@@ -17,31 +17,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, SupportsIndex
 
 from stackrev.errors import NativeError
+from stackrev.kernels.cpu.calls import UNKNOWN_SYMBOL, CellArrays, StreamCall
 from stackrev.kernels.cpu.library import NATIVE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _PIECE = 1 << 15  # symbols a call, so that Ctrl-C is heard
-_UNKNOWN_SYMBOL = 3
-
-
-class _CellArrays(ctypes.Structure):
-    """`CellArrays` in stream.h."""
-
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("symbols", "recurrent", "biases", "control", "control_bias"))
-
-
-class _StreamCall(ctypes.Structure):
-    """`StreamCall` in stream.h."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("hidden", "width", "layers", "symbols", "outputs")),
-        ("stretch", ctypes.c_double),
-        ("encoder", _CellArrays),
-        ("decoder", _CellArrays),
-        *((name, ctypes.c_void_p) for name in ("hidden0", "cell0", "output", "output_bias", "logits", "logits_bias")),
-    )
 
 
 class Score(NamedTuple):
@@ -293,7 +275,7 @@ class _Native:
     def call(self, function: str, *arguments: Any) -> None:
         """One of the library's functions."""
         status = getattr(self._library, f"stackrev_stream_{function}")(self._address, *arguments)
-        if status == _UNKNOWN_SYMBOL:
+        if status == UNKNOWN_SYMBOL:
             raise ValueError("the model does not have such a symbol")
         if status:
             raise NativeError("the compiled kernels ran out of memory")
@@ -319,17 +301,17 @@ _MOST = (1 << 31) - 1
 
 def _stream_call(
     weights: Mapping[str, Buffer], hidden: int, width: int, layers: int, stretch: float
-) -> tuple[_StreamCall, _Arrays]:
+) -> tuple[StreamCall, _Arrays]:
     """The call's structure, and what must stay alive until it returns."""
     arrays = _Arrays(weights)
     symbols, outputs = arrays.count("logits.bias"), arrays.count("output.bias")
-    call = _StreamCall(hidden, width, layers, symbols, outputs, stretch)
+    call = StreamCall(hidden, width, layers, symbols, outputs, stretch)
     own = "decoder_controls.weight" in weights
     for phase, controls in (("encoder", "controls"), ("decoder", "decoder_controls" if own else "controls")):
         recurrent = [(width if k == 0 else hidden) + hidden for k in range(layers)]
         matrices = [arrays.take(f"{phase}.recurrent.{k}", rows * 4 * hidden) for k, rows in enumerate(recurrent)]
         biases = [arrays.take(f"{phase}.bias.{k}", 4 * hidden) for k in range(layers)]
-        cell = _CellArrays(
+        cell = CellArrays(
             arrays.take(f"{phase}.symbols", symbols * 4 * hidden),
             *(arrays.list(matrices), arrays.list(biases)),
             *(arrays.take(f"{controls}.weight", hidden * (2 + width)), arrays.take(f"{controls}.bias", 2 + width)),

@@ -3,11 +3,13 @@
 import gc
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
 
-from stackrev.kernels.cpu import available
+from stackrev.kernels import available
+from stackrev.kernels.cpu import memory
 from stackrev.kernels.cpu.memory import SMALLEST, contiguous, new_empty
 from stackrev.structures.stack import neural_stack, neural_stack_torch
 
@@ -111,29 +113,77 @@ def test_it_cannot_be_resized():
         new_empty(torch.zeros(0), ROWS).resize_(2 * ROWS)
 
 
-def test_processes_that_fork_while_others_take_memory():
-    """In a process of its own, since it forks beside threads."""
+def test_processes_that_fork_while_another_thread_takes_memory():
+    """In a process of its own, since it forks beside a thread. The child finds lists that are whole, and no lock."""
     code = """
 import os, threading, torch
 from stackrev.kernels.cpu.memory import SMALLEST, new_empty
+torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
 
 def take():
     while True:
         new_empty(torch.zeros(0), SMALLEST // 4)
 
-for _ in range(2):
-    threading.Thread(target=take, daemon=True).start()
-for _ in range(60):
+threading.Thread(target=take, daemon=True).start()
+for _ in range(20):
     child = os.fork()
     if child == 0:
-        new_empty(torch.zeros(0), SMALLEST // 4)
+        new_empty(torch.zeros(0), SMALLEST // 4).fill_(1)
         os._exit(0)
-    os.waitpid(child, 0)
+    assert os.waitpid(child, 0)[1] == 0
 print("done", flush=True)
 os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "done\n", done.stderr
+
+
+def test_a_child_s_memory_is_its_own():
+    code = """
+import os, torch
+from stackrev.kernels.cpu.memory import SMALLEST, new_empty
+torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+
+tensor = new_empty(torch.zeros(0), SMALLEST // 4).fill_(1)
+child = os.fork()
+if child == 0:
+    tensor.fill_(2)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(tensor.sum().item() == SMALLEST // 4)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_threads_that_take_memory_at_once_never_share_it():
+    wrong = []
+
+    def work(number):
+        for _ in range(60):
+            tensor = new_empty(torch.zeros(0), ROWS).fill_(number)
+            if not bool((tensor == number).all()):
+                wrong.append(number)
+            del tensor
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_what_is_idle_has_a_bound(monkeypatch):
+    monkeypatch.setattr(memory, "_KEPT", 3 * SMALLEST)
+    monkeypatch.setattr(memory, "_idle", [])
+    held = [new_empty(torch.zeros(0), ROWS) for _ in range(5)]
+    places = [tensor.data_ptr() for tensor in held]
+    while held:
+        held.pop(0)
+    assert len(memory._idle) == 3
+    again = [new_empty(torch.zeros(0), ROWS) for _ in range(3)]
+    assert {tensor.data_ptr() for tensor in again} == set(places[2:])
 
 
 def test_idle_memory_makes_room_where_address_space_is_bounded():
@@ -148,5 +198,5 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)
 print(new_empty(torch.zeros(0), 50 << 20).fill_(1).sum().item())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "52428800.0\n", done.stderr

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stackrev.kernels.cpu import available
+from stackrev.kernels import available
 from stackrev.structures.recurrence import (
     StackLSTMOutput,
     StackLSTMState,

@@ -1,5 +1,6 @@
 """The kernels as a part of torch: gradcheck, opcheck, torch.compile, no_grad, threads and processes."""
 
+import ctypes
 import multiprocessing
 import os
 import subprocess
@@ -10,7 +11,10 @@ import warnings
 import pytest
 import torch
 
-from stackrev.kernels.cpu import available, library, ops
+from stackrev.errors import NativeError
+from stackrev.kernels import available, using
+from stackrev.kernels.cpu import calls, library, ops, recurrence
+from stackrev.kernels.cpu import neural_stack as stack_kernel
 from stackrev.structures.recurrence import StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
 from stackrev.structures.stack import StackState, neural_stack, neural_stack_torch
 
@@ -18,7 +22,7 @@ needs_kernels = pytest.mark.skipif(not available(), reason="the kernels were not
 
 
 def flat_call(T=5, B=3, M=2, H=3, K=2, N=2, dtype=torch.float64):
-    """Lengths, stretch, and the floats in the order of `ops.recurrence`, the noise second."""
+    """Lengths, stretch, and the floats in the order of `plain_recurrence.recurrence`, the noise second."""
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape):
@@ -70,14 +74,14 @@ def test_opcheck():
     lengths = torch.full_like(lengths, int(lengths.max()))  # of steps that are not taken anything may be saved
     x, noise, hidden, cell, read, values, bottoms, tops, height, control, bias, *lists = floats
     arguments = x, None, lengths, noise, 0.05, True, hidden, cell, read, values, bottoms, tops, height, control, bias
-    torch.library.opcheck(ops._RECURRENCE, (*arguments, lists[:2], lists[2:]))
+    torch.library.opcheck(recurrence.OPERATOR.opaque, (*arguments, lists[:2], lists[2:]))
     detached = [t.detach() for t in floats]
     with torch.no_grad():
-        outputs = ops._recurrence(*arguments, lists[:2], lists[2:])
+        outputs = recurrence.OPERATOR.forward(*arguments, lists[:2], lists[2:])
     x, _, hidden, cell, read, _, _, tops, height, control, bias, *lists = detached
     fixed = x, None, lengths, 0.05, hidden, cell, read, tops, height, control, bias, lists[:2], lists[2:], list(outputs)
     given = torch.ones_like(outputs[0]), None, None, None, None, None, None, torch.ones_like(height)
-    torch.library.opcheck(ops._RECURRENCE_BACKWARD, (*fixed, *given))
+    torch.library.opcheck(recurrence.OPERATOR.opaque_backward, (*fixed, *given))
 
 
 @needs_kernels
@@ -85,11 +89,13 @@ def test_opcheck_of_the_stack():
     values, push, pop = torch.randn(6, 3, 2), torch.rand(4, 3).double(), torch.rand(4, 3).double()
     state = neural_stack_torch(values[:2], push[:2], pop[:2])[1]
     call = [t.detach().requires_grad_() for t in (values, push, pop, *state[1:])]
-    torch.library.opcheck(ops._NEURAL_STACK, tuple(call))
-    _, bottoms, _, _, below = (t.detach() for t in ops._neural_stack(*call))
+    torch.library.opcheck(stack_kernel.OPERATOR.opaque, tuple(call))
+    _, bottoms, _, _, below = (t.detach() for t in stack_kernel.OPERATOR.forward(*call))
     values, push, pop, _, tops, height = (t.detach() for t in call)
     given = torch.ones(4, 3, 2), None, None, torch.ones_like(height)
-    torch.library.opcheck(ops._NEURAL_STACK_BACKWARD, (values, push, pop, tops, height, bottoms, below, *given))
+    torch.library.opcheck(
+        stack_kernel.OPERATOR.opaque_backward, (values, push, pop, tops, height, bottoms, below, *given)
+    )
 
 
 @needs_kernels
@@ -123,8 +129,8 @@ def test_compiled_as_an_opaque_operator():
 def test_without_gradients_nothing_is_saved(monkeypatch):
     lengths, floats = flat_call()
     kept = []
-    original = ops._recurrence
-    monkeypatch.setattr(ops, "_recurrence", lambda *call: kept.append(original(*call)) or kept[-1])
+    original = recurrence.OPERATOR.forward
+    monkeypatch.setattr(recurrence.OPERATOR, "forward", lambda *call: kept.append(original(*call)) or kept[-1])
     with torch.no_grad():
         outputs = run(stack_lstm, lengths, floats, 2)
     assert all(t.numel() == 0 for t in kept[0][11:])
@@ -213,14 +219,14 @@ def test_after_a_fork():
 
 
 def test_turned_off(monkeypatch):
-    code = "from stackrev.kernels.cpu import available, describe; print(available(), describe())"
+    code = "from stackrev.kernels import available, describe; print(available(), describe())"
     environment = {**os.environ, "STACKREV_NATIVE": "0"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False plain torch: turned off by STACKREV_NATIVE=0")
     lengths, floats = flat_call()
     before = run(stack_lstm, lengths, floats, 2)
-    monkeypatch.setattr(ops, "NATIVE", library.find("0"))
-    monkeypatch.setattr(ops, "_recurrence", None)  # nothing may call it
+    monkeypatch.setattr(library, "NATIVE", library.find("0"))
+    monkeypatch.setattr(recurrence.OPERATOR, "forward", None)  # nothing may call it
     for a, b in zip(before, run(stack_lstm, lengths, floats, 2), strict=True):
         assert torch.allclose(a, b, atol=1e-10)
 
@@ -242,7 +248,7 @@ def test_every_set_of_instructions_gives_the_same(monkeypatch, instructions, dty
         assert instructions in found.missing
         pytest.skip(found.missing)
     assert found.instructions == instructions
-    monkeypatch.setattr(ops, "NATIVE", found)
+    monkeypatch.setattr(library, "NATIVE", found)
     for size in (3, 17):
         lengths, floats = flat_call(T=9, B=14, M=5, H=size, dtype=dtype)
         ours, theirs = (run(function, lengths, floats, 2) for function in (stack_lstm, stack_lstm_torch))
@@ -260,8 +266,91 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
     assert "does not load" in library.find(None).missing
 
 
+class Swapped(ctypes.Structure):
+    _fields_ = (
+        *calls.StackCall._fields_[:5],
+        ("push", ctypes.c_void_p),
+        ("values", ctypes.c_void_p),
+        *calls.StackCall._fields_[7:],
+    )
+
+
+class Short(ctypes.Structure):
+    _fields_ = calls.StackCall._fields_[:-1]
+
+
+class Long(ctypes.Structure):
+    _fields_ = (*calls.StackCall._fields_, ("extra", ctypes.c_int64))
+
+
+class Narrow(ctypes.Structure):
+    _fields_ = (("steps", ctypes.c_int32), *calls.StackCall._fields_[1:])
+
+
+class Retyped(ctypes.Structure):
+    _fields_ = (("steps", ctypes.c_double), *calls.StackCall._fields_[1:])
+
+
+class Renamed(ctypes.Structure):
+    _fields_ = (("count", ctypes.c_int64), *calls.StackCall._fields_[1:])
+
+
+@needs_kernels
+@pytest.mark.parametrize("drifted", [Swapped, Short, Long, Narrow, Retyped, Renamed], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("place", [0, len(calls.CALLS) - 1])
+def test_a_struct_that_has_drifted_is_refused(monkeypatch, drifted, place):
+    changed = list(calls.CALLS)
+    drifted = type(changed[place].__name__, (ctypes.Structure,), {"_fields_": drifted._fields_})
+    changed[place] = drifted
+    monkeypatch.setattr(calls, "CALLS", tuple(changed))
+    found = library.find(None)
+    assert found.library is None
+    assert f"another version of stackrev: {drifted.__name__} differs" in found.missing
+    assert "install stackrev again" in found.missing
+
+
+@needs_kernels
+def test_a_struct_or_a_constant_that_one_side_lacks_is_refused(monkeypatch):
+    for changed in (calls.CALLS[:-1], (*calls.CALLS, Short)):
+        monkeypatch.setattr(calls, "CALLS", changed)
+        assert library.find(None).library is None
+    monkeypatch.undo()
+    monkeypatch.setitem(calls._CONSTANTS, "kChunkRows", calls.CHUNK_ROWS + 1)
+    assert "kChunkRows differs" in library.find(None).missing
+    monkeypatch.undo()
+    assert library.find(None).library is not None
+
+
+@needs_kernels
+def test_what_the_kernels_cannot_take_is_an_error_if_they_are_forced():
+    values, strengths = torch.randn(3, 1, 2), torch.rand(3, 1)
+    with using("compiled"):
+        neural_stack(values, strengths, strengths)
+        with pytest.raises(NativeError, match="not all float32 or all float64"):
+            neural_stack(values.half(), strengths, strengths)
+        with pytest.raises(NativeError, match="not all tensors are on the CPU"):
+            neural_stack(values, strengths.to("meta"), strengths)
+        with pytest.raises(NativeError, match=r"torch\.func"):
+            torch.func.grad(lambda push: neural_stack(values, push, strengths)[0].sum())(strengths)
+        neural_stack(values[:, :0], strengths[:, :0], strengths[:, :0])  # nothing to compute
+
+
+@needs_kernels
+def test_a_forced_implementation_is_the_one_that_runs(monkeypatch):
+    lengths, floats = flat_call()
+    with using("torch"):
+        plain = run(stack_lstm, lengths, floats, 2)
+    assert all(torch.equal(a, b) for a, b in zip(plain, run(stack_lstm_torch, lengths, floats, 2), strict=True))
+    used = []
+    original = recurrence.OPERATOR.forward
+    monkeypatch.setattr(recurrence.OPERATOR, "forward", lambda *call: used.append(1) or original(*call))
+    with using("compiled"):
+        run(stack_lstm, lengths, floats, 2)
+    assert used
+
+
 def test_import_without_torch():
-    code = "import sys, stackrev.kernels.cpu; sys.exit('torch' in sys.modules)"
+    code = "import sys, stackrev.kernels.cpu.library; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -278,13 +367,13 @@ def test_threads_of_our_own_give_the_same(threads):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        assert ops._borrow_threads(library.NATIVE.library) or "GNU" not in torch.__config__.show()
+        assert ops.borrow_threads(library.NATIVE.library) or "GNU" not in torch.__config__.show()
         borrowed = everything()
         library.NATIVE.library.stackrev_borrow_threads(None)
         ours = everything()
     finally:
         torch.set_num_threads(before)
-        ops._borrow_threads(library.NATIVE.library)
+        ops.borrow_threads(library.NATIVE.library)
     assert all(torch.equal(a, b) for a, b in zip(borrowed, ours, strict=True))
 
 

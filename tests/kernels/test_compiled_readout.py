@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stackrev import readout
-from stackrev.kernels.cpu import available, ops
+from stackrev.kernels import available, dispatch, using
 from stackrev.readout import ReadOutWeights, pack, read_out, read_out_loss, read_out_right
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
@@ -35,9 +34,13 @@ def results(call, temperature=1.0) -> list[Tensor]:
     return [loss.detach(), at_one, *torch.autograd.grad(2 * loss, (hidden, *weights))]
 
 
-def plain(monkeypatch, function, *arguments):
-    with monkeypatch.context() as patch:
-        patch.setattr(ops, "read_out_usable", lambda *tensors: False)
+def plain(function, *arguments):
+    with using("torch"):
+        return function(*arguments)
+
+
+def compiled(function, *arguments):
+    with using("compiled"):
         return function(*arguments)
 
 
@@ -56,20 +59,20 @@ def assert_close(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> 
     [(1, 1, 1, 1), (1, 3, 5, 2), (2, 50, 16, 131), (7, 3, 64, 131), (65, 50, 64, 131), (130, 1, 7, 33)],
 )
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
-def test_losses_and_gradients(T, B, H, V, temperature, threads, dtype, monkeypatch):
+def test_losses_and_gradients(T, B, H, V, temperature, threads, dtype):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         call = random_call(T, B, H, V, dtype=dtype, scale=0.5)
-        assert_close(results(call, temperature), plain(monkeypatch, results, call, temperature), TOLERANCE[dtype])
+        assert_close(compiled(results, call, temperature), plain(results, call, temperature), TOLERANCE[dtype])
     finally:
         torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-4, 30.0])
-def test_logits_of_any_size(scale, monkeypatch):
+def test_logits_of_any_size(scale):
     call = random_call(9, 5, 8, 20, scale=scale)
-    assert_close(results(call), plain(monkeypatch, results, call), 1e-9)
+    assert_close(compiled(results, call), plain(results, call), 1e-9)
 
 
 def test_gradcheck():
@@ -103,11 +106,11 @@ def test_what_is_not_finite_is_told():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_what_is_right(dtype, monkeypatch):
+def test_what_is_right(dtype):
     hidden, targets, steps, weights = random_call(40, 30, 16, 3, dtype=dtype)
-    ours = read_out_right(hidden, targets, steps, weights)
+    ours = compiled(read_out_right, hidden, targets, steps, weights)
     assert 0.1 < ours.double().mean() < 0.5
-    assert torch.equal(ours, plain(monkeypatch, read_out_right, hidden, targets, steps, weights))
+    assert torch.equal(ours, plain(read_out_right, hidden, targets, steps, weights))
     logits = read_out(pack(hidden, steps), weights)
     assert torch.equal(pack(ours, steps), logits.argmax(-1) == pack(targets, steps))
 
@@ -120,49 +123,49 @@ def test_of_equal_logits_the_first_is_the_greatest():
     ]
 
 
-@pytest.mark.parametrize("way", [lambda patch, function, *call: function(*call), plain], ids=["compiled", "plain"])
+@pytest.mark.parametrize("way", [compiled, plain])
 class TestWrongArguments:
-    def test_unknown_targets(self, way, monkeypatch):
+    def test_unknown_targets(self, way):
         hidden, targets, steps, weights = random_call(3, 2, 4, 5)
         for wrong in (targets + 5, targets - 5, torch.full_like(targets, -100)):
             with pytest.raises(IndexError):
-                way(monkeypatch, read_out_loss, hidden, wrong, steps, weights)
+                way(read_out_loss, hidden, wrong, steps, weights)
 
-    def test_targets_of_steps_that_are_not_taken_may_be_anything(self, way, monkeypatch):
+    def test_targets_of_steps_that_are_not_taken_may_be_anything(self, way):
         hidden, targets, _, weights = random_call(3, 2, 4, 5)
         steps = torch.tensor([3, 1])
         padded = targets.where(torch.arange(3)[:, None] < steps, torch.tensor(-1))
         for each in (padded, padded.int()):
-            ours = way(monkeypatch, read_out_loss, hidden, each, steps, weights)
-            assert torch.equal(ours[0], way(monkeypatch, read_out_loss, hidden, targets, steps, weights)[0])
+            ours = way(read_out_loss, hidden, each, steps, weights)
+            assert torch.equal(ours[0], way(read_out_loss, hidden, targets, steps, weights)[0])
 
     @pytest.mark.parametrize("function", [read_out_loss, read_out_right])
     @pytest.mark.parametrize("name", ["targets", "steps", "output", "output bias", "logits", "logits bias"])
-    def test_wrong_shapes(self, function, name, way, monkeypatch):
+    def test_wrong_shapes(self, function, name, way):
         hidden, targets, steps, weights = random_call(3, 2, 4, 5)
         names = ("targets", "steps", "output", "output bias", "logits", "logits bias")
         call = dict(zip(names, (targets, steps, *weights), strict=True))
         call[name] = call[name][..., :-1] if name == "logits" else call[name][:-1]
         targets, steps, *weights = call.values()
         with pytest.raises(ValueError, match=f"^{name} has the shape"):
-            way(monkeypatch, function, hidden, targets, steps, ReadOutWeights(*weights))
+            way(function, hidden, targets, steps, ReadOutWeights(*weights))
 
     @pytest.mark.parametrize("steps", [[2, 3], [4, 1], [3, -1]])
-    def test_wrong_steps(self, steps, way, monkeypatch):
+    def test_wrong_steps(self, steps, way):
         hidden, targets, _, weights = random_call(3, 2, 4, 5)
         with pytest.raises(ValueError, match="lengths must fall"):
-            way(monkeypatch, read_out_loss, hidden, targets, torch.tensor(steps), weights)
+            way(read_out_loss, hidden, targets, torch.tensor(steps), weights)
 
-    def test_wrong_dimensions(self, way, monkeypatch):
+    def test_wrong_dimensions(self, way):
         hidden, targets, steps, weights = random_call(3, 2, 4, 5)
         with pytest.raises(ValueError, match="dimensions"):
-            way(monkeypatch, read_out_loss, hidden[0], targets, steps, weights)
+            way(read_out_loss, hidden[0], targets, steps, weights)
 
 
 def test_what_is_elsewhere_is_not_touched():
     hidden, targets, steps, weights = random_call(3, 2, 4, 5)
-    assert ops.read_out_usable((hidden, *weights), (targets, steps))
-    assert not ops.read_out_usable((hidden, *weights), (targets.to("meta"), steps))
+    assert dispatch.kernels_for((hidden, *weights), indices=(targets, steps)) is not None
+    assert dispatch.kernels_for((hidden, *weights), indices=(targets.to("meta"), steps)) is None
     with torch.device("meta"):
         assert results((hidden, targets, steps, weights))[0].device.type == "cpu"
         assert read_out_right(hidden, targets, steps, weights).device.type == "cpu"
@@ -192,34 +195,26 @@ def test_results_are_one_s_own():
 
 
 @pytest.mark.parametrize("place", [0, 5, 19])
-def test_where_a_logit_is_not_a_number_nothing_is_right(place, monkeypatch):
+def test_where_a_logit_is_not_a_number_nothing_is_right(place):
     hidden, targets, steps, weights = random_call(20, 10, 8, 20)
     with torch.no_grad():
         weights.logits_bias[place] = math.nan
     assert not read_out_right(hidden, targets, steps, weights).any()
-    assert not plain(monkeypatch, read_out_right, hidden, targets, steps, weights).any()
+    assert not plain(read_out_right, hidden, targets, steps, weights).any()
 
 
-def test_a_logit_that_rules_its_symbol_out(monkeypatch):
+def test_a_logit_that_rules_its_symbol_out():
     call = random_call(5, 3, 4, 6)
     targets = call[1].clamp(min=1)
     with torch.no_grad():
         call[3].logits_bias[0] = -math.inf
     call = call[0], targets, *call[2:]
-    assert_close(results(call), plain(monkeypatch, results, call), 1e-10)
+    assert_close(compiled(results, call), plain(results, call), 1e-10)
 
 
-def test_any_layout(monkeypatch):
+def test_any_layout():
     hidden, targets, steps, weights = random_call(5, 3, 4, 6)
     turned = hidden.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
     weights = ReadOutWeights(*(w.detach().repeat_interleave(2, 0)[::2].requires_grad_() for w in weights))
     call = turned, targets.T.contiguous().T, steps.int(), weights
-    assert_close(results(call), plain(monkeypatch, results, call), 1e-10)
-
-
-def test_it_is_used(monkeypatch):
-    calls = []
-    original = ops.read_out_loss
-    monkeypatch.setattr(readout.ops, "read_out_loss", lambda *a: calls.append(1) or original(*a))
-    results(random_call(3, 2, 4, 5))
-    assert calls
+    assert_close(compiled(results, call), plain(results, call), 1e-10)

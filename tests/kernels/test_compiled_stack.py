@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stackrev.kernels.cpu import available
+from stackrev.kernels import available
 from stackrev.structures.stack import StackState, neural_stack, neural_stack_torch
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernels were not compiled")

@@ -1,0 +1,165 @@
+// The calls as Python makes them: calls.py has the same structs. Their layouts are exported, and a library whose layouts
+// differ from calls.py's is refused when it is loaded, so that a field can't be added, moved or dropped on one side alone.
+//
+// `void` is float or double, whichever the function is for.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+namespace stackrev {
+
+// What a function returns
+enum Status { kDone = 0, kNoMemory = 1, kWrongLengths = 2, kUnknownSymbol = 3 };
+
+constexpr long kChunkRows = 48;  // rows of a batch that a thread takes together: what they carry fits the cache
+
+// The neural stack over T steps given all its controls
+struct StackCall {
+    std::int64_t steps, batch, width, initial, threads;
+    const void* values;                          // [N + T, B, M]
+    const double *push, *pop, *tops0, *height0;  // [T, B], [T, B], [N, B], [B]
+    // results; the first N bottoms are there already
+    void* reads;                      // [T, B, M]
+    double *bottoms, *tops, *height;  // [N + T, B], [N + T, B], [B]
+    std::int32_t* below;              // [N + T, B], for the derivative
+};
+
+struct StackGradientCall {
+    StackCall forward;
+    std::int64_t g_step, g_row;                           // from a step's and a row's g_reads to the next one's
+    const void* g_reads;                                  // gradients of the results; null where there is none
+    const double *g_end_bottoms, *g_end_tops, *g_height;
+    void* g_values;                                       // gradients wanted
+    double *g_push, *g_pop, *g_bottoms, *g_tops0, *g_height0;
+};
+
+// The stack-LSTM over a batch of sequences
+struct RecurrenceCall {
+    std::int64_t steps, batch, hidden, width, layers, initial, threads, saving, symbols;
+    double stretch;
+    const std::int64_t* lengths;  // [B]
+    const std::int64_t* ids;      // [T, B], less than `symbols`, or null
+    // inputs
+    const void *inputs, *noise;                       // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2] or null
+    const void *hidden0, *cell0, *read0;              // [K, B, H], [K, B, H], [B, M]
+    const double *tops0, *height0;                    // [N, B], [B]
+    const void* const* recurrent;                     // K times
+    const void* const* biases;                        // K - 1 times
+    const void *control, *control_bias;               // [H, 2 + M], [2 + M]
+    // results; the first N elements of the stack are there already
+    void *top_hidden, *push, *pop;                    // [T, B, H], [T, B], [T, B]
+    void *end_hidden, *end_cell, *end_read;           // [K, B, H], [K, B, H], [B, M]
+    void* values;                                     // [N + T, B, M]
+    double *bottoms, *tops, *height;                  // [N + T, B], [N + T, B], [B]
+    // saved for the derivative; the last four only if `saving`
+    std::int32_t* below;                              // [N + T, B]
+    void *squashed, *activated, *cells;               // [T, B, 2], [K, T, B, 4H], [K, T, B, H]
+    void* const* sources;                             // K times [T, B, M + H or 2H]
+};
+
+struct RecurrenceGradientCall {
+    RecurrenceCall forward;
+    // gradients of the results; null where there is none
+    const void *g_top_hidden, *g_end_hidden, *g_end_cell, *g_end_read, *g_end_values;
+    const double *g_end_bottoms, *g_end_tops, *g_end_height;
+    // gradients wanted
+    void *g_inputs, *g_noise;                         // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2]
+    void *g_hidden0, *g_cell0, *g_read0;              // [K, B, H], [K, B, H], [B, M]
+    void* g_values;                                   // [N + T, B, M]; the first N are the initial values'
+    double *g_bottoms, *g_tops0, *g_height0;          // [N + T, B] (the first N count), [N, B], [B]
+    void *g_control, *g_control_bias;                 // [H, 2 + M], [2 + M]
+    void* const* g_recurrent;                         // K times [M + H or 2H, 4H]
+    void* const* g_biases;                            // K - 1 times [4H]
+};
+
+// What follows the recurrence
+struct ReadOutCall {
+    std::int64_t steps, batch, hidden, symbols, threads;
+    double temperature;
+    const std::int64_t *lengths, *targets;       // [B], falling; [T, B], each less than V
+    const void* states;                          // [T, B, H]
+    const void *output, *output_bias;            // [H, H], [H]
+    const void *logits, *logits_bias;            // [V, H], [V]
+    // results: either whether the greatest logit is the target's, [T, B], or, if that is null, the rest
+    std::int8_t* right;
+    double* losses;  // at the temperature, and at 1
+    void *g_states, *g_output, *g_output_bias, *g_logits, *g_logits_bias;
+};
+
+// The arrays of an encoder or decoder, as the model has them
+struct CellArrays {
+    const float* symbols;           // [V, 4H]
+    const float* const* recurrent;  // K times [M + H or 2H, 4H]
+    const float* const* biases;     // K times [4H]
+    const float *control, *control_bias;
+};
+
+// A whole model, for a stream of symbols
+struct StreamCall {
+    std::int64_t hidden, width, layers, symbols, outputs;
+    double stretch;
+    CellArrays encoder, decoder;
+    const float *hidden0, *cell0;           // [K, H]
+    const float *output, *output_bias;      // [O, H], [O]
+    const float *logits, *logits_bias;      // [V, O], [V]
+};
+
+// 'i' for an integer of 64 bits, 'd' for a double, 'p' for a pointer, 's' for a struct
+template <typename Field>
+constexpr char kind_of() {
+    if constexpr (std::is_pointer_v<Field>) return 'p';
+    if constexpr (std::is_same_v<Field, std::int64_t>) return 'i';
+    if constexpr (std::is_same_v<Field, double>) return 'd';
+    return 's';
+}
+
+// One line: the struct's name and size, its fields' names, and for each its kind, offset and size
+template <typename Call, typename... Fields>
+std::string layout_of(const char* name, const char* names, const Call& call, const Fields&... fields) {
+    std::string line = std::string(name) + "\t" + std::to_string(sizeof(Call)) + "\t" + names + "\t";
+    const auto add = [&](char kind, const void* field, std::size_t size) {
+        const auto offset = static_cast<const char*>(field) - reinterpret_cast<const char*>(&call);
+        line += kind + std::to_string(offset) + "+" + std::to_string(size) + " ";
+    };
+    (add(kind_of<Fields>(), &fields, sizeof fields), ...);
+    return line + "\n";
+}
+
+// The fields are named once more, but inside the struct: a name that it does not have does not compile, and one that is
+// left out here makes the sizes disagree.
+#define STACKREV_LAYOUT(Call, ...)                                                                        \
+    struct Call##Layout : Call {                                                                          \
+        std::string line() const {                                                                        \
+            return layout_of(#Call, #__VA_ARGS__, static_cast<const Call&>(*this), __VA_ARGS__);          \
+        }                                                                                                 \
+    };
+
+STACKREV_LAYOUT(StackCall, steps, batch, width, initial, threads, values, push, pop, tops0, height0, reads, bottoms, tops,
+                height, below)
+STACKREV_LAYOUT(StackGradientCall, forward, g_step, g_row, g_reads, g_end_bottoms, g_end_tops, g_height, g_values, g_push,
+                g_pop, g_bottoms, g_tops0, g_height0)
+STACKREV_LAYOUT(RecurrenceCall, steps, batch, hidden, width, layers, initial, threads, saving, symbols, stretch, lengths,
+                ids, inputs, noise, hidden0, cell0, read0, tops0, height0, recurrent, biases, control, control_bias,
+                top_hidden, push, pop, end_hidden, end_cell, end_read, values, bottoms, tops, height, below, squashed,
+                activated, cells, sources)
+STACKREV_LAYOUT(RecurrenceGradientCall, forward, g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_end_values,
+                g_end_bottoms, g_end_tops, g_end_height, g_inputs, g_noise, g_hidden0, g_cell0, g_read0, g_values,
+                g_bottoms, g_tops0, g_height0, g_control, g_control_bias, g_recurrent, g_biases)
+STACKREV_LAYOUT(ReadOutCall, steps, batch, hidden, symbols, threads, temperature, lengths, targets, states, output,
+                output_bias, logits, logits_bias, right, losses, g_states, g_output, g_output_bias, g_logits,
+                g_logits_bias)
+STACKREV_LAYOUT(CellArrays, symbols, recurrent, biases, control, control_bias)
+STACKREV_LAYOUT(StreamCall, hidden, width, layers, symbols, outputs, stretch, encoder, decoder, hidden0, cell0, output,
+                output_bias, logits, logits_bias)
+
+inline std::string layouts() {
+    return StackCallLayout{}.line() + StackGradientCallLayout{}.line() + RecurrenceCallLayout{}.line() +
+           RecurrenceGradientCallLayout{}.line() + ReadOutCallLayout{}.line() + CellArraysLayout{}.line() +
+           StreamCallLayout{}.line() + "kNoMemory " + std::to_string(kNoMemory) + "\nkWrongLengths " +
+           std::to_string(kWrongLengths) + "\nkUnknownSymbol " + std::to_string(kUnknownSymbol) + "\nkChunkRows " +
+           std::to_string(kChunkRows) + "\n";
+}
+
+}  // namespace stackrev

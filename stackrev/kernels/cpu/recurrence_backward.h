@@ -1,0 +1,301 @@
+// The derivative of the stack-LSTM; letters and chunks are explained in recurrence.h.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "recurrence.h"
+
+namespace stackrev {
+
+template <typename S>
+class Backward : Recurrence<S> {
+    using Base = Recurrence<S>;
+    using typename Base::Chunk;
+    using Base::B, Base::H, Base::K, Base::M, Base::N, Base::T, Base::c_, Base::e, Base::ph, Base::pm, Base::weights_;
+
+   public:
+    explicit Backward(const RecurrenceGradientCall& call) : Base(call.forward, true), g_(call) {}
+
+    void run() {
+        const auto chunks = this->chunks();
+        std::vector<Sums> sums(chunks.size());
+        in_parallel(long(chunks.size()), c_.threads, [&](long i) { sums[i] = run(chunks[i]); });
+        write(sums);
+    }
+
+   private:
+    // Of the weights' gradients: a layer [M + H or 2H, 4 ph] and [4 ph], the value's [H, pm] and [pm], the gates' [ph] and
+    // 2 numbers; if there are ids, of the inputs [symbols, 4 ph]
+    struct Sums {
+        std::vector<Buffer<S>> recurrent, biases;
+        Buffer<S> inputs;
+        Buffer<S> value, value_bias, push, pop;
+        S push_bias = 0, pop_bias = 0;
+    };
+
+    // Gradients g of pre-activations, [rows, columns], beside what the weights multiplied, which wait for enough of them
+    struct Waiting {
+        Buffer<S> g;
+        long columns = 0, capacity = 0, rows = 0;
+        std::vector<RowPairs<S>> factors;
+
+        Waiting() = default;
+        Waiting(long most, long width) : g((most + kProductRows) * width), columns(width), capacity(most + kProductRows) {}
+        S* next() { return g.data() + rows * columns; }
+        bool full(long more) const { return rows + more > capacity; }
+        void add(const S* in, long more) {
+            factors.push_back({in, next(), more});
+            rows += more;
+        }
+        void clear() {
+            factors.clear();
+            rows = 0;
+        }
+    };
+
+    // Gradients of the state after step t, while t falls
+    struct Carried {
+        std::vector<Buffer<S>> hidden, cells;  // a layer [rows, ph]
+        Buffer<S> read;                        // [rows, pm]
+        std::vector<double> heights;
+        std::vector<double> uncut;  // [T, rows], of each step's H as a top of the final state; empty if there is none
+        Waiting values;          // [rows, pm]
+        std::vector<Waiting> z;  // a layer [rows, 4 ph]
+        Buffer<S> above, into, saved;  // scratch: [rows, ph], [rows, source], and padded copies of what was saved
+        long rows;
+        Sums sums;
+    };
+
+    Sums run(const Chunk& chunk) {
+        Carried now = start(chunk);
+        const long last = c_.lengths[chunk.first];
+        for (long b = chunk.first; b < chunk.end; ++b) blank(b);
+        long rows = 0;
+        for (long t = last - 1; t >= 0; --t) {
+            while (rows < now.rows && c_.lengths[chunk.first + rows] > t) ++rows;
+            if (now.values.full(rows)) add_value_products(now);
+            S* const values = now.values.next();
+            for (long i = 0; i < rows; ++i) stack(now, chunk, t, i, values + i * pm);
+            now.values.add(static_cast<const S*>(c_.top_hidden) + (t * B + chunk.first) * H, rows);
+            add_rows<S>(rows, now.sums.value_bias.data(), pm, values, pm);
+            // gh of the top layer: + ga W_a'
+            multiply<S>(rows, now.above.data(), ph, values, pm, weights_.value, true);
+            for (long k = K - 1; k >= 0; --k) layer(now, chunk, k, t, rows);
+        }
+        add_value_products(now);
+        for (long k = 0; k < K; ++k) add_layer_products(now, k);
+        for (long i = 0; i < now.rows; ++i) finish(now, i, chunk.first + i);
+        return std::move(now.sums);
+    }
+
+    Carried start(const Chunk& chunk) {
+        Carried now;
+        now.rows = chunk.end - chunk.first;
+        long widest = 0;
+        for (long k = 0; k < K; ++k) {
+            now.hidden.emplace_back(now.rows * ph);
+            now.cells.emplace_back(now.rows * ph);
+            widest = std::max(widest, weights_.source(k));
+            now.z.emplace_back(now.rows, 4 * ph);
+            now.sums.recurrent.emplace_back(width(k) * 4 * ph);
+            if (k) now.sums.biases.emplace_back(4 * ph);
+        }
+        if (c_.ids) now.sums.inputs = Buffer<S>(c_.symbols * 4 * ph);
+        now.sums.value = Buffer<S>(H * pm);
+        now.sums.value_bias = Buffer<S>(pm);
+        now.sums.push = Buffer<S>(ph);
+        now.sums.pop = Buffer<S>(ph);
+        now.read = Buffer<S>(now.rows * pm);
+        now.values = Waiting(now.rows, pm);
+        now.above = Buffer<S>(now.rows * ph);
+        now.into = Buffer<S>(now.rows * widest);
+        now.saved = Buffer<S>(6 * ph);
+        if (g_.g_end_tops) now.uncut.assign(T * now.rows, 0.0);
+        for (long i = 0; i < now.rows; ++i) {
+            const long b = chunk.first + i;
+            for (long k = 0; k < K; ++k) {
+                const long at = (k * B + b) * H;
+                if (g_.g_end_hidden) copy<S>(now.hidden[k].data() + i * ph, static_cast<const S*>(g_.g_end_hidden) + at, H);
+                if (g_.g_end_cell) copy<S>(now.cells[k].data() + i * ph, static_cast<const S*>(g_.g_end_cell) + at, H);
+            }
+            if (g_.g_end_read) copy<S>(now.read.data() + i * pm, static_cast<const S*>(g_.g_end_read) + b * M, M);
+            now.heights.push_back(g_.g_end_height ? g_.g_end_height[b] : 0);
+            start_stack(now, i, b);
+        }
+        return now;
+    }
+
+    // The final stack's values, bottoms and tops
+    void start_stack(Carried& now, long i, long b) {
+        const long elements = N + c_.lengths[b];
+        for (long s = 0; s < elements; ++s) {
+            S* const g_value = static_cast<S*>(g_.g_values) + (s * B + b) * M;
+            if (g_.g_end_values) {
+                copy<S>(g_value, static_cast<const S*>(g_.g_end_values) + (s * B + b) * M, M);
+            } else {
+                clear<S>(g_value, M);
+            }
+            g_.g_bottoms[s * B + b] = g_.g_end_bottoms ? g_.g_end_bottoms[s * B + b] : 0;
+            if (s < N) g_.g_tops0[s * B + b] = 0;
+        }
+        if (!g_.g_end_tops) return;
+        const auto uncut = [&](long s) {
+            return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + double(push(s - N, b));
+        };
+        final_tops(c_.bottoms + b, B, N, elements, uncut, [&](long s, double, long source) {
+            const double g = g_.g_end_tops[s * B + b];
+            if (source != s) {
+                g_.g_bottoms[source * B + b] += g;
+            } else if (s < N) {
+                g_.g_tops0[s * B + b] += g;
+            } else {
+                now.uncut[(s - N) * now.rows + i] += g;
+            }
+        });
+    }
+
+    S push(long t, long b) const { return static_cast<const S*>(c_.push)[t * B + b]; }
+    S pop(long t, long b) const { return static_cast<const S*>(c_.pop)[t * B + b]; }
+
+    // The read, the push, the pop, the controls; leaves the gradient of the value's pre-activation in `ga_value` and
+    // what is known of that of the top layer's h in `above`
+    void stack(Carried& now, const Chunk& chunk, long t, long i, S* ga_value) {
+        const long b = chunk.first + i, at = t * B + b, s = N + t;
+        const StackRow<S> row = this->stack_row(b);
+        const double L = row.bottom(s), height = L + double(push(t, b));
+        double gH = now.heights[i] + (now.uncut.empty() ? 0 : now.uncut[t * now.rows + i]);
+        row.read_backward(s, height, now.read.data() + i * pm, static_cast<S*>(g_.g_values) + b * M, g_.g_bottoms + b,
+                          g_.g_tops0 + b, gH);
+        const StepGradient step = step_backward(L, g_.g_bottoms[s * B + b], gH);
+        now.heights[i] = step.height;
+
+        const S* const squashed = static_cast<const S*>(c_.squashed) + 2 * at;
+        const S ga_push = static_cast<S>(step.push) * stretched_gate_slope<S>(squashed[0], push(t, b), e);
+        const S ga_pop = static_cast<S>(step.pop) * stretched_gate_slope<S>(squashed[1], pop(t, b), e);
+        const S* const v = row.value(s);
+        const S* const gv = static_cast<const S*>(g_.g_values) + (s * B + b) * M;
+        for (long m = 0; m < M; ++m) ga_value[m] = gv[m] * (1 - v[m] * v[m]);
+        S* const g_noise = static_cast<S*>(g_.g_noise) + at * 2;
+        g_noise[0] = ga_push;
+        g_noise[1] = ga_pop;
+        const S* const h = static_cast<const S*>(c_.top_hidden) + at * H;
+        add_scaled<S>(now.sums.push.data(), ga_push, h, H);
+        add_scaled<S>(now.sums.pop.data(), ga_pop, h, H);
+        now.sums.push_bias += ga_push;
+        now.sums.pop_bias += ga_pop;
+
+        S* const above = now.above.data() + i * ph;
+        copy<S>(above, now.hidden[K - 1].data() + i * ph, ph);
+        if (g_.g_top_hidden) {
+            const S* const g = static_cast<const S*>(g_.g_top_hidden) + at * H;
+            for (long j = 0; j < H; ++j) above[j] += g[j];
+        }
+        add_scaled<S>(above, ga_push, weights_.push.data(), ph);
+        add_scaled<S>(above, ga_pop, weights_.pop.data(), ph);
+    }
+
+    // How wide what a layer multiplies is, without padding
+    long width(long k) const { return (k == 0 ? M : H) + H; }
+
+    // The cell, then from gz to the weights and to the layer's source: gh of the step before, and gh of the layer below
+    // or gr
+    void layer(Carried& now, const Chunk& chunk, long k, long t, long rows) {
+        S* const saved = now.saved.data();
+        if (now.z[k].full(rows)) add_layer_products(now, k);
+        S* const z = now.z[k].next();
+        for (long i = 0; i < rows; ++i) {
+            const long b = chunk.first + i, at = (k * T + t) * B + b;
+            const S* const cells = static_cast<const S*>(c_.cells);
+            const S* const last = t ? cells + (at - B) * H : static_cast<const S*>(c_.cell0) + (k * B + b) * H;
+            const S* const activated =
+                pad_parts<S>(static_cast<const S*>(c_.activated) + at * 4 * H, saved, 4, H, ph);
+            const S* const c = pad_parts<S>(cells + at * H, saved + 4 * ph, 1, H, ph);
+            const S* const c_before = pad_parts<S>(last, saved + 5 * ph, 1, H, ph);
+            S* const gz = z + i * 4 * ph;
+            lstm_cell_backward<S>(activated, c, c_before, now.above.data() + i * ph, now.cells[k].data() + i * ph, gz, ph);
+            if (k == 0 && c_.ids) {
+                add_scaled<S>(now.sums.inputs.data() + c_.ids[t * B + b] * 4 * ph, 1, gz, 4 * ph);
+            } else if (k == 0) {
+                copy_parts<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, H, gz, ph, 4, H);
+            }
+        }
+        now.z[k].add(static_cast<const S*>(c_.sources[k]) + (t * B + chunk.first) * width(k), rows);
+        if (k) add_rows<S>(rows, now.sums.biases[k - 1].data(), 4 * ph, z, 4 * ph);
+        const long source = weights_.source(k), below = weights_.below(k);
+        multiply<S>(rows, now.into.data(), source, z, 4 * ph, weights_.recurrent[k], false);
+        for (long i = 0; i < rows; ++i) {
+            const S* const into = now.into.data() + i * source;
+            copy<S>(now.hidden[k].data() + i * ph, into + below, ph);
+            if (k == 0) {
+                copy<S>(now.read.data() + i * pm, into, pm);
+            } else {
+                const S* const carried = now.hidden[k - 1].data() + i * ph;
+                S* const above = now.above.data() + i * ph;
+                for (long j = 0; j < ph; ++j) above[j] = into[j] + carried[j];
+            }
+        }
+    }
+
+    void add_value_products(Carried& now) {
+        add_products<S>(now.sums.value.data(), H, pm, now.values.factors, H, pm);
+        now.values.clear();
+    }
+
+    void add_layer_products(Carried& now, long k) {
+        add_products<S>(now.sums.recurrent[k].data(), width(k), 4 * ph, now.z[k].factors, width(k), 4 * ph);
+        now.z[k].clear();
+    }
+
+    // The steps that a row does not take have no gradient.
+    void blank(long b) {
+        for (long t = c_.lengths[b]; t < T; ++t) {
+            if (!c_.ids) clear<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, 4 * H);
+            clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * 2, 2);
+        }
+    }
+
+    void finish(Carried& now, long i, long b) {
+        for (long k = 0; k < K; ++k) {
+            copy<S>(static_cast<S*>(g_.g_hidden0) + (k * B + b) * H, now.hidden[k].data() + i * ph, H);
+            copy<S>(static_cast<S*>(g_.g_cell0) + (k * B + b) * H, now.cells[k].data() + i * ph, H);
+        }
+        copy<S>(static_cast<S*>(g_.g_read0) + b * M, now.read.data() + i * pm, M);
+        g_.g_height0[b] = now.heights[i];
+    }
+
+    // Adds the chunks' sums, without padding, to what is wanted.
+    void write(const std::vector<Sums>& chunks) const {
+        S *const control = static_cast<S*>(g_.g_control), *const bias = static_cast<S*>(g_.g_control_bias);
+        clear<S>(control, H * (2 + M));
+        clear<S>(bias, 2 + M);
+        for (long k = 0; k < K; ++k) clear<S>(static_cast<S*>(g_.g_recurrent[k]), width(k) * 4 * H);
+        for (long k = 1; k < K; ++k) clear<S>(static_cast<S*>(g_.g_biases[k - 1]), 4 * H);
+        if (c_.ids) clear<S>(static_cast<S*>(g_.g_inputs), c_.symbols * 4 * H);
+        for (const Sums& sums : chunks) {
+            for (long k = 0; k < K; ++k) {
+                add_parts(static_cast<S*>(g_.g_recurrent[k]), sums.recurrent[k].data(), width(k) * 4);
+                if (k) add_parts(static_cast<S*>(g_.g_biases[k - 1]), sums.biases[k - 1].data(), 4);
+            }
+            if (c_.ids) add_parts(static_cast<S*>(g_.g_inputs), sums.inputs.data(), c_.symbols * 4);
+            for (long j = 0; j < H; ++j) {
+                S* const row = control + j * (2 + M);
+                row[0] += sums.push[j];
+                row[1] += sums.pop[j];
+                add_scaled<S>(row + 2, 1, sums.value.data() + j * pm, M);
+            }
+            bias[0] += sums.push_bias;
+            bias[1] += sums.pop_bias;
+            add_scaled<S>(bias + 2, 1, sums.value_bias.data(), M);
+        }
+    }
+
+    void add_parts(S* to, const S* from, long parts) const {
+        for (long i = 0; i < parts; ++i) add_scaled<S>(to + i * H, 1, from + i * ph, H);
+    }
+
+    const RecurrenceGradientCall& g_;
+};
+
+}  // namespace stackrev
