@@ -26,23 +26,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+import stackrev
 from stackrev import cli, kernels
 from stackrev.config import TrainingConfig
-from stackrev.kernels.cpu import ops
 from stackrev.kernels.cpu.stream import Stream
+from stackrev.kernels.dispatch import Implementation
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.models import load
-from stackrev.models import reversers as models
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import read_out_loss
 from stackrev.structures.recurrence import (
     StackLSTMOutput,
     StackLSTMState,
     StackLSTMWeights,
-    stack_lstm,
     stack_lstm_torch,
 )
-from stackrev.structures.stack import StackState, neural_stack, neural_stack_torch
+from stackrev.structures.stack import StackState, neural_stack
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, make_batch
 from stackrev.training.optimizers import Optimizer
@@ -53,7 +52,7 @@ from reference import literal_stack_lstm
 BATCH, HIDDEN, WIDTH = 50, 64, 64
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the parts asked for, all of them by default."""
     parts = {"stack": stack, "growth": growth, "step": step, "literal": literal, "train": train, "stream": stream}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -61,19 +60,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--stream-alone", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--command", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if unknown := set(arguments.parts) - set(parts):
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.parts) - set(parts):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
-    if arguments.command:
-        command_alone(shlex.split(arguments.command))
-    if arguments.stream_alone:
-        stream_alone(arguments.stream_alone)
+    if asked.command:
+        command_alone(shlex.split(asked.command))
+    if asked.stream_alone:
+        stream_alone(asked.stream_alone)
         return
     print(f"torch {torch.__version__}, {kernels.describe()}, {os.cpu_count()} processors")
     if not kernels.available():
         sys.exit("the kernels are not there")
-    for name in arguments.parts or parts:
-        parts[name](arguments.repeats)
+    for name in asked.parts or parts:
+        parts[name](asked.repeats)
 
 
 def seconds(repeats: int, *competitors: Callable[[], object]) -> list[float]:
@@ -113,11 +112,10 @@ def controls(steps: int, batch: int = BATCH) -> list[Tensor]:
     return [torch.rand(shape, generator=generator).requires_grad_() for shape in shapes]
 
 
-def both_ways(
-    function: Callable[..., tuple[Tensor, StackState]], call: list[Tensor], weight: Tensor
-) -> tuple[Tensor, ...]:
+def both_ways(implementation: Implementation, call: list[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
     """The reads, and the gradients of a weighting of them."""
-    reads, _ = function(*call)
+    with kernels.using(implementation):
+        reads, _ = neural_stack(*call)
     return reads.detach(), *torch.autograd.grad(reads, call, weight)
 
 
@@ -128,14 +126,14 @@ def stack(repeats: int) -> None:
     weight = torch.randn(512, BATCH, WIDTH, generator=torch.Generator().manual_seed(1))
     exact = [t.detach().double().requires_grad_() for t in controls(130, 3)]
     agree(
-        *(both_ways(each, exact, weight[:130, :3].double()) for each in (neural_stack, neural_stack_torch)),
+        *(both_ways(each, exact, weight[:130, :3].double()) for each in ("compiled", "torch")),
         tolerance=1e-10,
     )
-    agree(*(both_ways(each, call, weight) for each in (neural_stack, neural_stack_torch)), tolerance=1e-4)
+    agree(*(both_ways(each, call, weight) for each in ("compiled", "torch")), tolerance=1e-4)
     fast, slow = seconds(
         min(repeats, 5),
-        lambda: both_ways(neural_stack, call, weight),
-        lambda: both_ways(neural_stack_torch, call, weight),
+        lambda: both_ways("compiled", call, weight),
+        lambda: both_ways("torch", call, weight),
     )
     details = f"{fast * 1e3:.1f} ms, {slow * 1e3:.0f} ms"
     report("neural_stack against the column form, T = 512, 1 thread", slow / fast, "x", "at least 60", details)
@@ -145,9 +143,9 @@ def growth(repeats: int) -> None:
     """Time and what is saved for the backward pass, per doubling of T, on one thread."""
     torch.set_num_threads(1)
     call, weight = controls(128), torch.ones(128, BATCH, WIDTH)
-    agree(*(both_ways(each, call, weight) for each in (neural_stack, neural_stack_torch)), tolerance=1e-5)
+    agree(*(both_ways(each, call, weight) for each in ("compiled", "torch")), tolerance=1e-5)
     calls = [(controls(128 * 2**i), torch.ones(128 * 2**i, BATCH, WIDTH)) for i in range(8)]
-    runs = (lambda pair=pair: both_ways(neural_stack, *pair) for pair in calls)
+    runs = (lambda pair=pair: both_ways("compiled", *pair) for pair in calls)
     times = seconds(repeats, *runs)
     saved = [saved_by(call) for call, _ in calls]
     for what, measured in (("time", times), ("memory saved", saved)):
@@ -195,26 +193,23 @@ def step_of(length: int, repeats: int) -> None:
     batch = batch_of(length)
     model = StackLSTMReverser(StackLSTMConfig(), torch.Generator().manual_seed(0)).train()
     optimizer = Optimizer(TrainingConfig(), model)
-    usable = ops.read_out_usable
 
-    def gradients(function: Callable[..., StackLSTMOutput]) -> list[Tensor]:
-        models.stack_lstm = function  # type: ignore[attr-defined]
-        ops.read_out_usable = usable if function is stack_lstm else lambda *tensors: False
+    def gradients(implementation: Implementation) -> list[Tensor]:
         model.zero_grad()
-        hidden = model.hidden(batch, generator=torch.Generator().manual_seed(1))
-        loss, _ = read_out_loss(hidden, batch.target, batch.steps, model.read_out_weights)
+        with kernels.using(implementation):
+            hidden = model.hidden(batch, generator=torch.Generator().manual_seed(1))
+            loss, _ = read_out_loss(hidden, batch.target, batch.steps, model.read_out_weights)
         loss.backward()  # type: ignore[no-untyped-call]
         return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
-    def train(function: Callable[..., StackLSTMOutput]) -> None:
-        gradients(function)
+    def train(implementation: Implementation) -> None:
+        gradients(implementation)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    agree(*([t.clone() for t in gradients(each)] for each in (stack_lstm, stack_lstm_torch)), tolerance=1e-4)
-    competitors = lambda: train(stack_lstm), lambda: train(stack_lstm_torch), products(length + 1)
+    agree([t.clone() for t in gradients("compiled")], [t.clone() for t in gradients("torch")], tolerance=1e-4)
+    competitors = lambda: train("compiled"), lambda: train("torch"), products(length + 1)
     fast, slow, floor = seconds(repeats, *competitors)
-    models.stack_lstm, ops.read_out_usable = stack_lstm, usable  # type: ignore[attr-defined]
     details = f"{fast * 1e3:.2f} ms, {slow * 1e3:.1f} ms"
     report(f"training step, length {length}, against plain torch", slow / fast, "x", "at least 5", details)
     details = f"{floor * 1e3:.2f} ms"
@@ -281,15 +276,29 @@ def literal_of(steps: int, repeats: int) -> None:
 # --- A whole run
 
 
+def stackrev_command() -> list[str]:
+    """How to run `stackrev` in a process of its own: this very installation, wherever that is started.
+
+    Ends the program if it would be another one, or one with other kernels, which is not what is being measured.
+    """
+    alone = [sys.executable, "-P"]  # without the working directory, which may hold a checkout that is not compiled
+    code = "import stackrev; from stackrev import kernels; print(stackrev.__file__, kernels.describe(), sep='\\n')"
+    there = subprocess.run([*alone, "-c", code], capture_output=True, text=True, check=False).stdout.splitlines()
+    here = [stackrev.__file__, kernels.describe()]
+    if there != here:
+        sys.exit(f"a process of its own would run {there or 'no stackrev'}, not {here}")
+    return [*alone, "-m", "stackrev"]
+
+
 def train(repeats: int) -> None:
     """`stackrev train --seed 0` from the start of the process to its end; refused where something is not right."""
     wall, training = [], []
     for _ in range(min(repeats, 5)):
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder) / "run"
-            command = [*(sys.executable, "-m", "stackrev", "train", "--model", "stack-lstm"), "--seed", "0"]
+            command = [*stackrev_command(), *("train", "--model", "stack-lstm", "--seed", "0", "--output", str(run))]
             start = time.perf_counter()
-            subprocess.run([*command, "--output", str(run)], capture_output=True, check=True)
+            subprocess.run(command, capture_output=True, check=True)
             wall.append(time.perf_counter() - start)
             last = json.loads((run / "history.jsonl").read_text().splitlines()[-1])
             checkpoint = load(run)
@@ -299,7 +308,7 @@ def train(repeats: int) -> None:
             if found["coarse"] != 1 or found["samples"] != checkpoint.config.data.held_out_samples:
                 sys.exit(f"not everything is right: {lengths}: {found}")
     details = f"{last['batch']} batches, {' '.join(f'{each:.1f}' for each in wall)}"
-    report("stackrev train --model stack-lstm --seed 0", statistics.median(wall), "s", "at most 6", details)
+    report(f"stackrev train --seed 0, {kernels.describe()}", statistics.median(wall), "s", "at most 6", details)
     report("of which training and its checks", statistics.median(training), "s", "at most 4")
 
 
