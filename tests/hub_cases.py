@@ -187,7 +187,7 @@ CASES |= {
     "slow loop": Case("the Hub failed", elsewhere(INFO, OTHER, seconds=2.5)),
     "to a file": Case("makes no sense", elsewhere(INFO, "file:///etc/passwd")),
     "to ftp": Case("makes no sense", elsewhere(FILE, "ftp://127.0.0.1/evil")),
-    "to no host": Case("makes no sense", elsewhere(INFO, "http://?evil")),
+    "to no host": Case("makes no sense", elsewhere(INFO, "https://?evil")),
     "to no port": Case("makes no sense", elsewhere(INFO, "http://127.0.0.1:99999/evil")),
     "to a bad address": Case("makes no sense", elsewhere(INFO, "http://[evil/")),
     "to a user": Case("makes no sense", elsewhere(INFO, "http://user:evil@127.0.0.1/")),
