@@ -25,12 +25,14 @@ from typing import NamedTuple
 import flint
 import numpy as np
 from flint import arb, arb_mat
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
 
 UNIT = arb(2) ** -24  # float32
 SIGMOID_ERROR = arb(2) ** -23  # of the sigmoid and the hyperbolic tangent as computed, measured over all of float32
 TANH_ERROR = arb(2) ** -22
-UNDERFLOW = arb(2) ** -125
+LARGEST = 2.0**50  # no weight and no bound is larger, so that no sum of float32 overflows
+UNDERFLOW = arb(2) ** -70  # what flushing to zero does to one term: at most 2^-126 times what it is multiplied by
 START, SEPARATOR, END = 0, 1, 2
 
 flint.ctx.prec = 64
@@ -56,6 +58,12 @@ def noisy(matrix: np.ndarray, count: int) -> arb_mat:
     """The matrix whose entries are perturbed by so many roundings."""
     factor = 1 + arb(0, gamma(count))
     return arb_mat([[arb(float(entry)) * factor for entry in row] for row in matrix])
+
+
+def multiply(vectors: list[list[arb]], matrix: arb_mat) -> list[list[arb]]:
+    """Several vectors times a noisy matrix, with what underflow may do to their terms."""
+    underflow = arb(0, 2 * matrix.nrows() * UNDERFLOW)
+    return [[entry + underflow for entry in row] for row in (arb_mat(vectors) * matrix).tolist()]
 
 
 def product(a: Interval, b: Interval) -> Interval:
@@ -85,10 +93,10 @@ def lstm(z: list[arb], cell: list[Interval]) -> tuple[list[Interval], list[Inter
     for j in range(size):
         i, f, o = sigmoid(z[j]), sigmoid(z[size + j]), sigmoid(z[3 * size + j])
         kept, new = product(f, cell[j]), product(i, tanh(z[2 * size + j]))
-        error = (abs(kept.ball()).upper() + abs(new.ball()).upper()) * three + arb(0, 3 * UNDERFLOW)
+        error = (abs(kept.ball()).upper() + abs(new.ball()).upper()) * three + arb(0, 6 * UNDERFLOW)
         c = Interval((kept.lower + new.lower + error).lower(), (kept.upper + new.upper + error).upper())
         h = product(o, tanh(c.ball()))
-        error = abs(h.ball()).upper() * two + arb(0, 2 * UNDERFLOW)
+        error = abs(h.ball()).upper() * two + arb(0, 4 * UNDERFLOW)
         after.append(c)
         hidden.append(Interval((h.lower + error).lower(), (h.upper + error).upper()))
     return hidden, after
@@ -115,12 +123,12 @@ class Cell:
 
     def __init__(self, weights: dict[str, np.ndarray], name: str, controls: str, layers: int) -> None:
         first = weights[f"{name}.recurrent.0"]
-        terms = first.shape[0] + 8
+        terms = first.shape[0] + 8  # layers above have twice as many at most
         # The sum is computed in float64, which errs by 2^-53: far less than one of the roundings that `terms` counts.
         self.symbols = noisy(weights[f"{name}.symbols"] + weights[f"{name}.bias.0"], terms).tolist()
         self.first = noisy(first, terms)
-        self.above = [noisy(weights[f"{name}.recurrent.{k}"], terms + first.shape[0]) for k in range(1, layers)]
-        self.bias = [noisy(weights[f"{name}.bias.{k}"][None], 4).tolist()[0] for k in range(1, layers)]
+        self.above = [noisy(weights[f"{name}.recurrent.{k}"], 2 * terms) for k in range(1, layers)]
+        self.bias = [noisy(weights[f"{name}.bias.{k}"][None], 2 * terms).tolist()[0] for k in range(1, layers)]
         weight, bias = weights[f"{controls}.weight"], weights[f"{controls}.bias"]
         self.controls = noisy(weight, weight.shape[0] + 6)
         self.controls_bias = noisy(bias[None], weight.shape[0] + 6).tolist()[0]
@@ -128,7 +136,7 @@ class Cell:
     def sums(self, reads: list[list[arb]], state: State) -> list[list[arb]]:
         """What each of several reads and the hidden state add to the first layer's pre-activations."""
         hidden = [each.ball() for each in state.hidden[0]]
-        return (arb_mat([read + hidden for read in reads]) * self.first).tolist()
+        return multiply([read + hidden for read in reads], self.first)
 
     def step(self, symbol: int, sums: list[arb], state: State) -> State:
         """Every state after a step, from every state before it."""
@@ -137,7 +145,7 @@ class Cell:
         all_hidden, all_cell = [hidden], [cell]
         for k, (matrix, bias) in enumerate(zip(self.above, self.bias, strict=True), start=1):
             source = [each.ball() for each in (*all_hidden[-1], *state.hidden[k])]
-            z = [a + b for a, b in zip((arb_mat([source]) * matrix).tolist()[0], bias, strict=True)]
+            z = [a + b for a, b in zip(multiply([source], matrix)[0], bias, strict=True)]
             hidden, cell = lstm(z, state.cell[k])
             all_hidden.append(hidden)
             all_cell.append(cell)
@@ -145,10 +153,8 @@ class Cell:
 
     def control(self, states: list[State]) -> list[list[arb]]:
         """The pre-activations of push, pop and value, for each of several boxes of states."""
-        tops = arb_mat([[each.ball() for each in state.hidden[-1]] for state in states])
-        return [
-            [a + b for a, b in zip(row, self.controls_bias, strict=True)] for row in (tops * self.controls).tolist()
-        ]
+        tops = [[each.ball() for each in state.hidden[-1]] for state in states]
+        return [[a + b for a, b in zip(row, self.controls_bias, strict=True)] for row in multiply(tops, self.controls)]
 
 
 def saturation(stretch: float) -> tuple[arb, arb]:
@@ -167,27 +173,27 @@ class Checker:
     def __init__(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]["model"]
         data = (folder / "model.safetensors").read_bytes()
-        stored = read(folder / "model.safetensors")[0]
+        stored = load(data)
         if config["kind"] != "stack-lstm" or any(tensor.dtype != np.float32 for tensor in stored.values()):
             raise ValueError("it is not a stack-LSTM in float32")
         weights = {name: tensor.astype(np.float64) for name, tensor in stored.items()}
-        boxes, metadata = read(folder / "certificate.safetensors")
+        with safe_open(folder / "certificate.safetensors", framework="np") as file:
+            boxes, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         self.checksum = hashlib.sha256(data).hexdigest()
         if metadata.get("weights") != self.checksum:
             raise SystemExit("not proved: the certificate is about other weights")
         if metadata.get("sha256") != digest(boxes):
             raise SystemExit("not proved: the certificate is damaged")
-        if not all(np.isfinite(tensor).all() for tensor in (*weights.values(), *boxes.values())):
-            raise SystemExit("not proved: a weight or a bound is not finite")
+        if not all((np.abs(tensor) <= LARGEST).all() for tensor in (*weights.values(), *boxes.values())):
+            raise SystemExit("not proved: a weight or a bound is too large, so that sums may overflow, or NaN")
         first = {kind: weights[f"initial_{kind}"][:, 0] for kind in ("hidden", "cell")}
         layers, size = first["hidden"].shape
         controls = "controls" if config["shared_controls"] else "decoder_controls"
         self.encoder = Cell(weights, "encoder", "controls", layers)
         self.decoder = Cell(weights, "decoder", controls, layers)
         self.zero, self.one = saturation(float(config["gate_stretch"]))
-        self.initial = self.box(
-            {f"{kind}.{end}": x for kind, x in first.items() for end in ("lower", "upper")}, (layers, size)
-        )
+        start = {f"{kind}.{end}": values for kind, values in first.items() for end in ("lower", "upper")}
+        self.initial = self.box(start, (layers, size))
         self.E, self.D = (
             self.box(
                 {key.removeprefix(f"{name}."): x for key, x in boxes.items() if key.startswith(name)}, (layers, size)
@@ -253,19 +259,14 @@ class Checker:
 
     def check_logits(self, states: list[State], wanted: int) -> None:
         """Check that one symbol's logit exceeds every other's."""
-        tops = arb_mat([[each.ball() for each in state.hidden[-1]] for state in states]) * self.output
-        out = [[tanh(a + b).ball() for a, b in zip(row, self.output_bias, strict=True)] for row in tops.tolist()]
+        tops = multiply([[each.ball() for each in state.hidden[-1]] for state in states], self.output)
+        out = [[tanh(a + b).ball() for a, b in zip(row, self.output_bias, strict=True)] for row in tops]
         logits = self.logits.tolist()
         right = logits.pop(wanted)
         ahead = arb_mat([[a - b for a, b in zip(right, other, strict=True)] for other in logits]).transpose()
-        for gap in (arb_mat([[*each, arb(1)] for each in out]) * ahead).entries():
-            self.require("logit gap", gap.lower())
-
-
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file."""
-    with safe_open(path, framework="np") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+        for gaps in multiply([[*each, arb(1)] for each in out], ahead):
+            for gap in gaps:
+                self.require("logit gap", gap.lower())
 
 
 def digest(boxes: dict[str, np.ndarray]) -> str:
@@ -283,10 +284,9 @@ def main() -> None:
     folder = parser.parse_args().folder
     try:
         checker = Checker(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        parser.error(f"{folder} cannot be read: {error!r}")
-    try:
         checker.check()
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        parser.error(f"{folder} cannot be read as a checkpoint with a certificate: {error!r}")
     except SystemExit as reason:
         print(reason)
         sys.exit(1)

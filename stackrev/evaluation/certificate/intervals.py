@@ -28,7 +28,9 @@ FLOAT32 = 2.0**-24
 
 _OVER = 1 + 2.0**-20
 _SLACK = 1e-12
-_TINY = 2.0**-125
+_TINY = 2.0**-69
+LARGEST = 2.0**50
+"""No weight and no end of a box may be larger: no sum of float32 overflows then, and underflow is below 2^-70 a term."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def linear(box: Box, weights: Array, bias: Array, rounding: Rounding, *, extra: 
     middle, spread = center @ weights + bias, radius @ absolute
     terms = weights.shape[0] + 3 + extra
     error = rounding.products(terms) * (box.magnitude @ absolute) + rounding.gamma(terms) * np.abs(bias)
-    spread = spread + error + (weights.shape[0] + 1) * _TINY
+    spread = spread + error + terms * _TINY
     return Box(middle - spread, middle + spread)
 
 

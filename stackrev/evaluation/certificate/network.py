@@ -159,6 +159,15 @@ class Network:
     alphabet: tuple[int, ...]
 
     @property
+    def largest(self) -> float:
+        """The greatest absolute value of any weight."""
+        arrays = [*vars(self.encoder).values(), *vars(self.decoder).values()]
+        arrays += [self.output, self.output_bias, self.logits, self.logits_bias]
+        arrays += [self.initial.hidden.magnitude, self.initial.cell.magnitude]
+        flat = [part for each in arrays for part in (each if isinstance(each, tuple) else (each,))]
+        return float(np.max([np.abs(part).max() for part in flat]))
+
+    @property
     def width(self) -> int:
         """M, the width of the stack."""
         return int(self.encoder.value.shape[1])

@@ -1,0 +1,183 @@
+"""Proofs of checkpoints: from a folder to its network, its proof, and the certificate in it. Needs no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from stackrev import kernels
+from stackrev.errors import CheckpointError
+from stackrev.evaluation.certificate.counterexample import Counterexample, Margin, Search
+from stackrev.evaluation.certificate.intervals import Rounding
+from stackrev.evaluation.certificate.network import Network, read_network
+from stackrev.evaluation.certificate.proof import Boxes, Proof, check_boxes, coarsest, prove
+from stackrev.evaluation.decoding import open_decoder
+from stackrev.kinds import kind_of
+from stackrev.storage import checkpoints
+from stackrev.storage.certificates import Certificate, read_certificate, write_certificate
+from stackrev.tasks import vocabulary
+
+OPERANDS = {"TF32": 2.0**-11, "bfloat16": 2.0**-8}
+"""Formats that hardware rounds the operands of matrix products to, and their unit roundoffs."""
+
+
+@dataclass(frozen=True)
+class Certification:
+    """What came of an attempt to prove a checkpoint.
+
+    Attributes:
+        folder: The checkpoint.
+        weights: The SHA-256 of its weights, in hexadecimal.
+        proof: The proof for float32; None if the model is of a kind that this proof is not about.
+        strongest: The proof for the coarsest arithmetic that there is one for; None if there is none.
+        operands: For which formats of the operands of matrix products it is proved too.
+        counterexample: A string that the model gets wrong, if one was found.
+        seconds: How long proving took, without the search for a counterexample.
+    """
+
+    folder: Path
+    weights: str
+    proof: Proof | None
+    strongest: Proof | None
+    operands: tuple[str, ...]
+    counterexample: Counterexample | None
+    seconds: float
+
+    @property
+    def proved(self) -> bool:
+        """Whether the model reverses every string."""
+        return self.proof is not None and self.proof.proved
+
+
+def open_network(folder: Path) -> Network | None:
+    """The network of a checkpoint; None if it is of a kind that this proof is not about.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
+    """
+    config, weights = checkpoints.read_weights(folder)
+    if not kind_of(config.model.kind).certifiable:
+        return None
+    arrays = {name: np.frombuffer(raw.data, dtype="<f4").reshape(raw.shape) for name, raw in weights.items()}
+    return read_network(
+        arrays,
+        layers=config.model.layers,
+        stretch=config.model.gate_stretch,
+        shared_controls=config.model.shared_controls,
+        markers=(vocabulary.START, vocabulary.SEPARATOR, vocabulary.END),
+    )
+
+
+def certify(folder: Path, *, on_stage: Callable[[str], object] = lambda _: None) -> Certification:
+    """Prove that a checkpoint's model reverses every string, or look for one that it does not.
+
+    Args:
+        folder: A checkpoint.
+        on_stage: Told what is done now.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
+    """
+    weights = checkpoints.describe(folder).checksums[checkpoints.WEIGHTS]
+    network = open_network(folder)
+    start = time.perf_counter()
+    on_stage("looking for boxes that hold every state")
+    proof = None if network is None else prove(network)
+    strongest, operands = None, []
+    if network is not None and proof is not None and proof.proved:
+        on_stage("looking for the coarsest arithmetic that it holds for")
+        strongest = coarsest(network, proof)
+        for name, unit in OPERANDS.items():
+            if prove(network, replace(proof.rounding, operands=unit)).proved:
+                operands.append(name)
+    seconds = time.perf_counter() - start
+    counterexample = None
+    if proof is None or not proof.proved:
+        counterexample = find_counterexample(folder, proof, on_stage=on_stage)
+    return Certification(folder, weights, proof, strongest, tuple(operands), counterexample, seconds)
+
+
+def find_counterexample(
+    folder: Path, proof: Proof | None, *, on_stage: Callable[[str], object] = lambda _: None
+) -> Counterexample | None:
+    """A string that a checkpoint's model gets wrong, if one is found.
+
+    Args:
+        folder: A checkpoint.
+        proof: A proof of it that failed; the search begins where that has the least to spare.
+        on_stage: Told what is tried now.
+    """
+    search = Search(
+        open_decoder(folder),
+        range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE),
+        vocabulary.END,
+        lambda string: string[::-1],
+    )
+    place = proof.conditions.places["logits"] if proof is not None and proof.conditions is not None else ()
+    return search.run(
+        worst=(place[0], place[1]) if len(place) == 2 else None,
+        margin=_margin(folder),
+        on_stage=lambda stage: on_stage(f"trying {stage}"),
+    )
+
+
+def _margin(folder: Path) -> Margin | None:
+    """How near the model comes to an error on a string, where the compiled kernels can tell."""
+    config, weights = checkpoints.read_weights(folder)
+    open_stream = kind_of(config.model.kind).open_stream
+    if open_stream is None or not kernels.available():
+        return None
+    stream = open_stream(config.model, {name: raw.data for name, raw in weights.items()})
+
+    def margin(string: list[int]) -> float:
+        stream.reset()
+        stream.encode([vocabulary.START, *string])
+        found = stream.score(vocabulary.SEPARATOR, vocabulary.target_ids(string))
+        return found.margin if found.right == len(string) + 1 else -1.0
+
+    return margin
+
+
+def store(certification: Certification) -> None:
+    """Write the certificate of a proof beside the weights that it is about.
+
+    Raises:
+        CheckpointError: There is no proof, or it cannot be written.
+    """
+    strongest = certification.strongest or certification.proof
+    if not certification.proved or strongest is None or strongest.boxes is None:
+        raise CheckpointError(f"{certification.folder} is not proved, so there is no certificate to write")
+    boxes = strongest.boxes.arrays()
+    write_certificate(certification.folder, Certificate(certification.weights, strongest.rounding.unit, boxes))
+
+
+def check_stored(folder: Path) -> Proof | None:
+    """Check the certificate in a checkpoint's folder, whoever made it.
+
+    Returns:
+        The proof that it amounts to, for float32; None if there is none.
+
+    Raises:
+        CheckpointError: The certificate is damaged, about other weights, or does not prove anything.
+    """
+    certificate = read_certificate(folder)
+    if certificate is None:
+        return None
+    again = "make one with `stackrev certify --write`, or remove it"
+    if certificate.weights != checkpoints.describe(folder).checksums[checkpoints.WEIGHTS]:
+        raise CheckpointError(f"the certificate in {folder} is about other weights", hint=again)
+    network = open_network(folder)
+    if network is None:
+        raise CheckpointError(f"{folder} holds a certificate, and a model that none can be about", hint=again)
+    try:
+        boxes = Boxes.from_arrays(certificate.boxes, network)
+    except ValueError as error:
+        raise CheckpointError(f"the certificate in {folder} is damaged: {error}", hint=again) from error
+    proof = check_boxes(network, boxes, Rounding())
+    if not proof.proved:
+        raise CheckpointError(f"the certificate in {folder} proves nothing: its conditions do not hold", hint=again)
+    return proof
