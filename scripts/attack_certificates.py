@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stackrev.kinds import kind_of
 
 from stackrev.errors import CheckpointError
 from stackrev.evaluation.certificate.counterexample import Search
-from stackrev.evaluation.certificate.network import read_network
 from stackrev.evaluation.certificate.proof import Boxes, check_boxes, prove
-from stackrev.evaluation.certificate.stored import open_network
+from stackrev.evaluation.certificate.stored import network_of, open_network
+from stackrev.kinds import kind_of
 from stackrev.storage import checkpoints
 from stackrev.storage.certificates import (
     CERTIFICATE,
@@ -94,14 +93,13 @@ def attack_models(folder: Path, count: int, rng: np.random.Generator) -> Counter
     """Alter the model so often; returns what became of each alteration."""
     config, raw = checkpoints.read_weights(folder)
     original = {name: np.frombuffer(each.data, dtype="<f4").reshape(each.shape) for name, each in raw.items()}
-    markers = (vocabulary.START, vocabulary.SEPARATOR, vocabulary.END)
     verdicts: Counter[tuple[str, str]] = Counter()
     for turn in range(count):
         weights = {name: values.copy() for name, values in original.items()}
         how = ALTERATIONS[turn % len(ALTERATIONS)](weights, rng)
-        stretch = config.model.gate_stretch
-        shape = {"layers": config.model.layers, "shared_controls": config.model.shared_controls}
-        proved = prove(read_network(weights, stretch=stretch, markers=markers, **shape)).proved
+        network = network_of(config.model, weights)
+        assert network is not None, "no proof is about this kind of model"
+        proved = prove(network).proved
         if proved and (wrong := find_error(config.model, weights)) is not None:
             sys.exit(f"FOOLED: {how}, turn {turn}: proved, and wrong on {wrong!r}")
         verdicts[how, "proved" if proved else "not proved"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,6 +71,7 @@ def certify(
     Where there is no proof, the command says which condition of it fails, and looks for a string that the model gets
     wrong. Exit code 0: all are proved, 1: one is not. docs/proof.md has the theorem.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small products: threads would wait for each other
     from stackrev.evaluation.certificate.stored import store
 
     output = Output(json=json, quiet=quiet)
@@ -88,9 +90,6 @@ def certify(
 
 
 def _certified(folder: Path, name: str, output: Output) -> Certification:
-    import os
-
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small products: threads would wait for each other
     from stackrev.evaluation.certificate.stored import certify as prove
 
     with ExitStack() as shown:

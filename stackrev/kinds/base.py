@@ -110,6 +110,7 @@ class Kind:
         colour: Its place in the figures' row of colours.
         summary: What it is, in one sentence, for the model card.
         open_stream: How to run its weights without torch; None if it cannot.
+        network: Where its weights are read for a proof, as "package.module:function"; None if no proof is about it.
     """
 
     model: ModelConfig
@@ -119,6 +120,7 @@ class Kind:
     colour: int
     summary: str
     open_stream: OpenStream | None = None
+    network: str | None = None
 
     @property
     def name(self) -> str:

@@ -84,4 +84,5 @@ STACK_LSTM = Kind(
     colour=0,
     summary="An LSTM with a differentiable neural stack (Grefenstette et al. 2015, arXiv 1506.02516).",
     open_stream=open_stream,
+    network="stackrev.evaluation.certificate.network:read_stack_lstm",
 )

@@ -14,7 +14,7 @@ from handmade import handmade_reverser
 from stackrev.evaluation.certificate.boxes import decoder_rows, find_encoder_box
 from stackrev.evaluation.certificate.conditions import check
 from stackrev.evaluation.certificate.intervals import Box, Rounding
-from stackrev.evaluation.certificate.network import Network, State, read_network
+from stackrev.evaluation.certificate.network import Network, State, read_stack_lstm
 from stackrev.evaluation.certificate.proof import coarsest, prove
 from stackrev.evaluation.scoring import score
 from stackrev.kinds.stack_lstm import StackLSTMConfig
@@ -25,14 +25,7 @@ ROUNDING = Rounding()
 
 
 def network_of(model: StackLSTMReverser) -> Network:
-    config = model.config
-    return read_network(
-        {name: tensor.numpy() for name, tensor in model.state_dict().items()},
-        layers=config.layers,
-        stretch=config.gate_stretch,
-        shared_controls=config.shared_controls,
-        markers=(vocabulary.START, vocabulary.SEPARATOR, vocabulary.END),
-    )
+    return read_stack_lstm(model.config, {name: tensor.numpy() for name, tensor in model.state_dict().items()})
 
 
 @pytest.fixture(scope="module")

@@ -15,39 +15,57 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stackrev.evaluation.certificate.intervals import Array, Box, Rounding
+from stackrev.evaluation.certificate.intervals import Array, Box, Rounding, saturation
 from stackrev.evaluation.certificate.network import Network, State
 
 ROUNDS = 1_000
 """How often a box may grow before the search gives up."""
 
 _WIDEST = 1e3
-_CHUNK = 2_000_000
+_CHUNK = 130_000  # numbers that a processor keeps near
 
 
-def find_encoder_box(network: Network, rounding: Rounding) -> State | None:
-    """A box E of encoder states, [K, H], which every symbol maps into itself; None if none was found."""
+def find_encoder_box(network: Network, rounding: Rounding, *, thorough: bool = True) -> State | None:
+    """A box E of encoder states, [K, H], which every symbol maps into itself; None if none was found.
+
+    Args:
+        network: The network.
+        rounding: How it computes.
+        thorough: Whether to go on once a gate may be neither 0 nor 1 within the box. Since the box only grows, there
+            is no proof then; the box is of interest only to those who ask how much is missing.
+    """
     started = network.started(rounding)
-    return _grow(started, lambda box: network.encoded(box, rounding).over_rows().hull(started))
+    zero, one = saturation(network.stretch, rounding)
+
+    def image(box: State) -> State | None:
+        after = network.encoded(box, rounding)
+        if not thorough:
+            inputs = network.encoder.gate_inputs(after.hidden[:, -1], rounding)
+            if inputs.lower[:, 0].min() < one or inputs.upper[:, 1].max() > zero:
+                return None
+        return after.over_rows().hull(started)
+
+    return _grow(started, image)
 
 
-def find_decoder_box(network: Network, encoder: State, rounding: Rounding) -> State | None:
+def find_decoder_box(network: Network, encoder: State, rounding: Rounding, *, thorough: bool = True) -> State | None:
     """A box D of decoder states, [K, H]: it holds E, and every step maps it into itself; None if none is found.
 
     Args:
         network: The network.
         encoder: E.
         rounding: How the network computes.
+        thorough: As of `find_encoder_box`.
     """
     values = network.pushed(network.started(rounding), network.encoded(encoder, rounding), rounding)
     box = encoder
-    pairs = _Pairs(network, values, rounding)
+    pairs = _Pairs(network, values, rounding, thorough)
     for _ in range(20):
         image, found = pairs.image_of_all(box)
         if box.contains(image):
             return box
         pairs.activate(found)
-        grown = _grow(box.hull(image), lambda state: pairs.image(state).hull(encoder))
+        grown = _grow(box.hull(image), lambda state: pairs.image(state, encoder))
         if grown is None:
             return None
         box = grown
@@ -75,21 +93,27 @@ def decoder_rows(
 class _Pairs:
     """Pairs of a fed symbol and a value, and what decoder steps make of them."""
 
-    def __init__(self, network: Network, values: Box, rounding: Rounding) -> None:
-        self._network, self._values, self._rounding = network, values, rounding
+    def __init__(self, network: Network, values: Box, rounding: Rounding, thorough: bool) -> None:
+        self._network, self._values, self._rounding, self._thorough = network, values, rounding, thorough
+        self._zero, self._one = saturation(network.stretch, rounding)
         self._active = np.zeros(0, dtype=np.int64)
 
     def activate(self, pairs: Array) -> None:
         """Let these pairs, by number, take part in `image`."""
         self._active = np.union1d(self._active, pairs).astype(np.int64)
 
-    def image(self, state: State) -> State:
-        """The hull of the states after a step with an active pair."""
+    def image(self, state: State, encoder: State) -> State | None:
+        """The hull of E and of the states after a step with an active pair; None if there is no use in going on."""
         network, values = self._network, self._values
         fed, value = np.divmod(self._active, values.lower.shape[0])
         sums = network.decoder.first_layer(values, state.hidden[0], self._rounding)
         symbols = network.decoder.symbols[np.asarray(network.fed)[fed]]
-        return network.decoder.step(symbols, sums[value], state, self._rounding).over_rows()
+        after = network.decoder.step(symbols, sums[value], state, self._rounding)
+        if not self._thorough:
+            inputs = network.decoder.gate_inputs(after.hidden[:, -1], self._rounding)
+            if inputs.upper[:, 0].max() > self._zero or inputs.lower[:, 1].min() < self._one:
+                return None
+        return after.over_rows().hull(encoder)
 
     def image_of_all(self, state: State) -> tuple[State, Array]:
         """The hull of the states after a step with any pair, and the numbers of the pairs that reach its ends."""
@@ -108,10 +132,12 @@ class _Pairs:
         return hull, np.unique(places)
 
 
-def _grow(box: State, image: Callable[[State], State]) -> State | None:
-    """Inflate a box until its image lies within it; None if it grows without end."""
+def _grow(box: State, image: Callable[[State], State | None]) -> State | None:
+    """Inflate a box until its image lies within it; None if it grows without end, or if there is no image."""
     for count in range(ROUNDS):
         after = image(box)
+        if after is None:
+            return None
         if box.contains(after):
             return box
         if not np.isfinite(after.cell.upper).all() or after.cell.magnitude.max() > _WIDEST:

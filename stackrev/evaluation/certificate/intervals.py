@@ -30,7 +30,7 @@ _OVER = 1 + 2.0**-20
 _SLACK = 1e-12
 _TINY = 2.0**-69
 LARGEST = 2.0**50
-"""No weight and no end of a box may be larger: no sum of float32 overflows then, and underflow is below 2^-70 a term."""
+"""No weight and no end of a box may be larger: then no sum of float32 overflows, and underflow is small."""
 
 
 @dataclass(frozen=True, slots=True)

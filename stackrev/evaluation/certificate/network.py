@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from stackrev.evaluation.certificate.intervals import (
     Array,
@@ -28,6 +29,8 @@ from stackrev.evaluation.certificate.intervals import (
     sigmoid,
     tanh,
 )
+from stackrev.kinds.stack_lstm import StackLSTMConfig
+from stackrev.tasks import vocabulary
 
 
 class State(NamedTuple):
@@ -201,18 +204,14 @@ class Network:
         return (self.end, *self.alphabet)
 
 
-def read_network(
-    weights: Mapping[str, Array], *, layers: int, stretch: float, shared_controls: bool, markers: tuple[int, int, int]
-) -> Network:
-    """The network that a checkpoint's weights describe.
+def read_stack_lstm(config: StackLSTMConfig, weights: Mapping[str, npt.NDArray[np.float32]]) -> Network:
+    """The network that a stack-LSTM's weights describe.
 
     Args:
+        config: The model's configuration.
         weights: Every parameter by its name in the model's `state_dict`, with its shape.
-        layers: K.
-        stretch: e of the stretched gates.
-        shared_controls: Whether encoder and decoder work the stack through the same projections.
-        markers: The ids of `$`, `|` and `&`; every other id is a symbol.
     """
+    layers = config.layers
     exact = {name: np.asarray(values, dtype=np.float64) for name, values in weights.items()}
 
     def cell(name: str, controls: str) -> Cell:
@@ -229,18 +228,18 @@ def read_network(
             value_bias=bias[2:],
         )
 
-    start, separator, end = markers
+    markers = (vocabulary.START, vocabulary.SEPARATOR, vocabulary.END)
     return Network(
         encoder=cell("encoder", "controls"),
-        decoder=cell("decoder", "controls" if shared_controls else "decoder_controls"),
+        decoder=cell("decoder", "controls" if config.shared_controls else "decoder_controls"),
         initial=State(point(exact["initial_hidden"][:, 0]), point(exact["initial_cell"][:, 0])),
         output=exact["output.weight"].T,
         output_bias=exact["output.bias"],
         logits=exact["logits.weight"].T,
         logits_bias=exact["logits.bias"],
-        stretch=stretch,
-        start=start,
-        separator=separator,
-        end=end,
+        stretch=config.gate_stretch,
+        start=vocabulary.START,
+        separator=vocabulary.SEPARATOR,
+        end=vocabulary.END,
         alphabet=tuple(k for k in range(exact["logits.bias"].shape[0]) if k not in markers),
     )

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from stackrev import kernels
 from stackrev.errors import CheckpointError
 from stackrev.evaluation.certificate.counterexample import Counterexample, Margin, Search
 from stackrev.evaluation.certificate.intervals import Rounding
-from stackrev.evaluation.certificate.network import Network, read_network
+from stackrev.evaluation.certificate.network import Network
 from stackrev.evaluation.certificate.proof import Boxes, Proof, check_boxes, coarsest, prove
 from stackrev.evaluation.decoding import open_decoder
 from stackrev.kinds import kind_of
+from stackrev.kinds.base import ModelConfig
 from stackrev.storage import checkpoints
 from stackrev.storage.certificates import Certificate, read_certificate, write_certificate
 from stackrev.tasks import vocabulary
@@ -54,22 +57,29 @@ class Certification:
 
 
 def open_network(folder: Path) -> Network | None:
-    """The network of a checkpoint; None if it is of a kind that this proof is not about.
+    """The network of a checkpoint; None if it is of a kind that no proof is about.
 
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
     """
     config, weights = checkpoints.read_weights(folder)
-    if not kind_of(config.model.kind).certifiable:
-        return None
     arrays = {name: np.frombuffer(raw.data, dtype="<f4").reshape(raw.shape) for name, raw in weights.items()}
-    return read_network(
-        arrays,
-        layers=config.model.layers,
-        stretch=config.model.gate_stretch,
-        shared_controls=config.model.shared_controls,
-        markers=(vocabulary.START, vocabulary.SEPARATOR, vocabulary.END),
-    )
+    return network_of(config.model, arrays)
+
+
+def network_of(config: ModelConfig, weights: Mapping[str, npt.NDArray[np.float32]]) -> Network | None:
+    """The network that a model's weights describe; None if it is of a kind that no proof is about.
+
+    Args:
+        config: The model's configuration.
+        weights: Every parameter by its name, with its shape.
+    """
+    place = kind_of(config.kind).network
+    if place is None:
+        return None
+    module, _, name = place.partition(":")
+    network: Network = getattr(importlib.import_module(module), name)(config, weights)
+    return network
 
 
 def certify(folder: Path, *, on_stage: Callable[[str], object] = lambda _: None) -> Certification:
@@ -92,7 +102,7 @@ def certify(folder: Path, *, on_stage: Callable[[str], object] = lambda _: None)
         on_stage("looking for the coarsest arithmetic that it holds for")
         strongest = coarsest(network, proof)
         for name, unit in OPERANDS.items():
-            if prove(network, replace(proof.rounding, operands=unit)).proved:
+            if prove(network, replace(proof.rounding, operands=unit), thorough=False).proved:
                 operands.append(name)
     seconds = time.perf_counter() - start
     counterexample = None
