@@ -26,8 +26,8 @@ import numpy as np
 from stackrev.errors import CheckpointError
 from stackrev.evaluation.certificate.counterexample import Search
 from stackrev.evaluation.certificate.proof import Boxes, check_boxes, prove
-from stackrev.evaluation.certificate.stored import network_of, open_network
 from stackrev.kinds import kind_of
+from stackrev.models.certification import network_of, open_network
 from stackrev.storage import checkpoints
 from stackrev.storage.certificates import (
     CERTIFICATE,

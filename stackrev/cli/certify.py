@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from stackrev.evaluation.certificate.counterexample import Counterexample
     from stackrev.evaluation.certificate.proof import Proof
-    from stackrev.evaluation.certificate.stored import Certification
+    from stackrev.models.certification import Certification
 
 app = typer.Typer()
 
@@ -72,7 +72,7 @@ def certify(
     wrong. Exit code 0: all are proved, 1: one is not. docs/proof.md has the theorem.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small products: threads would wait for each other
-    from stackrev.evaluation.certificate.stored import store
+    from stackrev.models.certification import store
 
     output = Output(json=json, quiet=quiet)
     certifications = []
@@ -90,7 +90,7 @@ def certify(
 
 
 def _certified(folder: Path, name: str, output: Output) -> Certification:
-    from stackrev.evaluation.certificate.stored import certify as prove
+    from stackrev.models.certification import certify as prove
 
     with ExitStack() as shown:
 

@@ -17,9 +17,9 @@ from stackrev.evaluation.certificate.counterexample import Counterexample, Margi
 from stackrev.evaluation.certificate.intervals import Rounding
 from stackrev.evaluation.certificate.network import Network
 from stackrev.evaluation.certificate.proof import Boxes, Proof, check_boxes, coarsest, prove
-from stackrev.evaluation.decoding import open_decoder
 from stackrev.kinds import kind_of
 from stackrev.kinds.base import ModelConfig
+from stackrev.models.loading import open_decoder
 from stackrev.storage import checkpoints
 from stackrev.storage.certificates import Certificate, read_certificate, write_certificate
 from stackrev.tasks import vocabulary
