@@ -114,7 +114,7 @@ class TorchDecoder:
         import torch
 
         for batch in _batches(strings):
-            tensors = [torch.tensor(each, dtype=torch.int64) for each in batch]
+            tensors = [torch.tensor(each, dtype=torch.int64, device="cpu") for each in batch]
             yield from greedy(self._model, tensors, on_progress=on_progress)
 
 
@@ -139,6 +139,7 @@ def greedy(
     """
     import torch
 
+    from stackrev.kernels.defaults import torch_defaults
     from stackrev.tasks.batches import make_batch
 
     order = sorted(range(len(strings)), key=lambda place: -len(strings[place]))  # as `make_batch` sorts
@@ -146,7 +147,7 @@ def greedy(
     device = next(model.parameters()).device
     limits = [most_symbols(len(each)) if limit is None else limit for each in strings]
     written: list[list[int]] = [[] for _ in strings]
-    with torch.inference_mode():
+    with torch_defaults(), torch.inference_mode():
         state = model.encode(batch.source.to(device), batch.steps)
         tell = on_progress or (lambda count: None)
         tell(sum(map(len, strings)))

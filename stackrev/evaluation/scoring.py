@@ -22,6 +22,7 @@ from stackrev import kernels
 from stackrev.evaluation.capabilities import CanStream, HasMargins, Transducer
 from stackrev.evaluation.margins import Margins, margins_of
 from stackrev.kernels.cpu.stream import Stream
+from stackrev.kernels.defaults import torch_defaults
 from stackrev.readout import read_out_right
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, held_out, make_batch
@@ -143,7 +144,7 @@ def score(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch_defaults(), torch.inference_mode():
             for places in _group([len(each) for each in strings]):
                 group = [strings[place] for place in places]
                 counts, found = _correct(model, group, margins=margins, report=report)

@@ -12,6 +12,7 @@ from stackrev import kernels
 from stackrev.evaluation.capabilities import CanStream, CanTrace, Transducer
 from stackrev.evaluation.columns import Columns, Element
 from stackrev.evaluation.decoding import greedy
+from stackrev.kernels.defaults import torch_defaults
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
 
@@ -66,7 +67,7 @@ def trace(model: Transducer, text: str) -> Trace:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch_defaults(), torch.inference_mode():
             written = _write(model, bound.ids)
             source, fed = [vocabulary.START, *bound.ids], [vocabulary.SEPARATOR, *written[:-1]]
             push, pop, values, state = model.record(source, fed)

@@ -25,5 +25,9 @@ def build(config: ModelConfig, generator: torch.Generator | None = None) -> Reve
         ConfigError: There is no such kind of model.
     """
     module, _, name = kind_of(config.kind).module.partition(":")
-    model: Reverser[Any] = getattr(importlib.import_module(module), name)(config, generator)
+    cls = getattr(importlib.import_module(module), name)
+    from stackrev.kernels.defaults import torch_defaults
+
+    with torch_defaults():
+        model: Reverser[Any] = cls(config, generator)
     return model

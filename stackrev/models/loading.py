@@ -65,6 +65,7 @@ def load(
     """
     import torch
 
+    from stackrev.kernels.defaults import torch_defaults
     from stackrev.storage import hub
 
     if isinstance(name_or_folder, Path):
@@ -74,7 +75,7 @@ def load(
         name = name or name_or_folder
     description, weights = checkpoints.read(folder)
     config = description.config
-    with torch.device("cpu"):  # whatever the default device and type are: the file's values are what is loaded
+    with torch_defaults():
         # Every initial value is about to be replaced: draw the cheapest ones, and none from the global generator.
         model = build(replace(config.model, initialisation="torch"), torch.Generator())
         model.config = config.model

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
+from stackrev.kernels.defaults import torch_defaults
 from stackrev.tasks import vocabulary
 from stackrev.tasks.data import DataConfig
 
@@ -44,6 +45,7 @@ class Batch(NamedTuple):
         return Batch(self.source.to(device), self.fed.to(device), self.target.to(device), self.steps)
 
 
+@torch_defaults()
 def make_batch(strings: Sequence[Tensor]) -> Batch:
     """Put strings into one batch, longest first; strings of equal length keep their order.
 
@@ -88,6 +90,7 @@ def _key(string: Tensor) -> bytes:
     return bytes(string.tolist())
 
 
+@torch_defaults()
 def sample_strings(
     lengths: LengthRange, samples: int, generator: torch.Generator, *, alphabet: Sequence[int] = _ASCII
 ) -> list[Tensor]:
@@ -105,6 +108,7 @@ def sample_strings(
     return list(torch.split(flat, counts))
 
 
+@torch_defaults()
 def held_out(config: DataConfig) -> HeldOut:
     """The validation and test sets of a configuration; the same for the same seed, whatever the run.
 
@@ -122,6 +126,7 @@ def held_out(config: DataConfig) -> HeldOut:
     return HeldOut(validation, sample_strings(config.test_lengths, config.held_out_samples, generator))
 
 
+@torch_defaults()
 def sample_batch(
     lengths: LengthRange,
     batch_size: int,

@@ -20,6 +20,7 @@ from torch import Tensor
 from stackrev.config import LengthRange, to_dict
 from stackrev.errors import TrainingError
 from stackrev.evaluation.scoring import Scores, score
+from stackrev.kernels.defaults import torch_defaults
 from stackrev.kinds.config import Config
 from stackrev.models import build
 from stackrev.models.base import Reverser
@@ -127,6 +128,7 @@ class Trainer:
         progress: How far it has come.
     """
 
+    @torch_defaults()
     def __init__(self, config: Config) -> None:
         self.config = config
         self.device = resolve_device(config.training.device)
@@ -179,6 +181,7 @@ class Trainer:
                 event = self._check() if self._check_due else self._learn()
             emit(event)
 
+    @torch_defaults()
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that `restore` needs, as copies: tensors, and a description in plain JSON values."""
         tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.state_dict().items()}
@@ -187,6 +190,7 @@ class Trainer:
             tensors[f"generator.{name}"] = generator.get_state()
         return tensors, {"config": to_dict(self.config), "progress": asdict(self.progress)}
 
+    @torch_defaults()
     def restore(self, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
         """Put the run back to where `state` was taken.
 
@@ -239,6 +243,7 @@ class Trainer:
         yield
         self.progress.seconds += time.perf_counter() - start
 
+    @torch_defaults()
     def _learn(self) -> BatchEvent:
         training, progress = self.config.training, self.progress
         self.optimizer.rate = self.learning_rate(progress.batch)
@@ -284,6 +289,7 @@ class Trainer:
             excluded=self._excluded,
         ).to(self.device)
 
+    @torch_defaults()
     def _check(self) -> CheckEvent:
         progress = self.progress
         start = time.perf_counter()
