@@ -8,7 +8,9 @@ Imports huggingface_hub only where it is needed.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import ipaddress
 import logging
 import os
 import ssl
@@ -161,7 +163,7 @@ def find_proxy(address: Address) -> Proxy | None:
     proxies = urllib.request.getproxies()
     scheme = address.scheme if proxies.get(address.scheme) else "all"
     url = proxies.get(scheme)
-    if not url or urllib.request.proxy_bypass(address.authority):
+    if not url or _is_bypassed(address, proxies.get("no", "")):
         return None
     names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
     setting = next((name for name in names if os.environ.get(name) == url), f"the system's {scheme} proxy")
@@ -179,6 +181,17 @@ def find_proxy(address: Address) -> Proxy | None:
         )
     user, _, password = login.partition(":")
     return Proxy(setting, parsed, (urllib.parse.unquote(user), urllib.parse.unquote(password)) if login else None)
+
+
+def _is_bypassed(address: Address, exceptions: str) -> bool:
+    """Whether no proxy is used for an address; exceptions may be networks, such as 10.0.0.0/8, as well as names."""
+    if urllib.request.proxy_bypass(address.authority):
+        return True
+    for each in exceptions.split(","):
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(address.host) in ipaddress.ip_network(each.strip().strip("[]"), strict=False):
+                return True
+    return False
 
 
 def certificates() -> ssl.SSLContext:

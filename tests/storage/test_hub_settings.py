@@ -116,6 +116,27 @@ def test_which_proxy(monkeypatch, variables, setting, login):
         assert (proxy.address.host, proxy.address.port) == ("h", 1)
 
 
+@pytest.mark.parametrize(
+    ("exceptions", "host", "used"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", False),
+        ("10.0.0.0/8", "11.1.2.3", True),
+        ("x,  10.1.2.3/24 ,y", "10.1.2.9", False),
+        ("::1", "[::1]", False),
+        ("[fd00::]/8", "[fd00::1]", True),
+        ("fd00::/8", "[fd00::1]", False),
+        ("/,10/x,//", "10.1.2.3", True),
+        ("10.0.0.0/8", "ten.example", True),
+    ],
+)
+def test_networks_past_a_proxy(monkeypatch, exceptions, host, used):
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:1")
+    monkeypatch.setenv("NO_PROXY", exceptions)
+    assert (hub_settings.find_proxy(hub_settings.parse_address(f"https://{host}/")) is not None) == used
+
+
 def test_a_certificate_that_is_not_trusted_is_said_to_be(monkeypatch):
     import ssl
 
