@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from stackrev.cli import memory
@@ -10,6 +11,7 @@ from stackrev.config import LengthRange
 from stackrev.errors import StackrevError
 
 if TYPE_CHECKING:
+    from stackrev.kinds.config import Config
     from stackrev.models.base import Reverser
 
 MAX_SYMBOLS = 2**31
@@ -18,6 +20,7 @@ MANY = 1_000_000
 """To draw the lengths of more strings than these takes a moment."""
 
 _DRAWN = 16  # bytes that a symbol takes while it is drawn
+_TRAINED = 16  # a number of a model while it is trained
 _WRITTEN = 80  # while it becomes part of a line of a data file, as lists and as text
 
 
@@ -49,6 +52,19 @@ def require_scoring(model: Reverser[Any], length: int) -> None:
     from stackrev.evaluation.scoring import memory_for
 
     _require(memory_for(model, length), length, StackrevError)
+
+
+def require_training(config: Config) -> None:
+    """Make sure that a model can be trained: its weights, their gradients and the optimizer's two moments.
+
+    Raises:
+        UsageError: They do not fit into memory.
+    """
+    needed = _TRAINED * sum(map(math.prod, config.model.shapes().values()))
+    there = memory.available()
+    if there is not None and needed > there:
+        message = f"to train this model takes {memory.size(needed)} of memory, and there are {memory.size(there)}"
+        raise UsageError(message, hint="give it fewer --layers or a smaller --hidden-size")
 
 
 def _require(needed: int, length: int, kind: type[StackrevError]) -> None:

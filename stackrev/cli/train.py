@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackrev.cli import settings
+from stackrev.cli import settings, sizes
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     JsonOption,
@@ -68,6 +68,8 @@ def train(
         raise UsageError("--resume goes on with a run and --force replaces it", hint="leave one of them out")
     out = Output(json=json, quiet=quiet)
     config = None if resume else settings.configure(Config.default(kind or DEFAULT_MODEL), given)
+    if config is not None:
+        sizes.require_training(config)
     seed = given.get("seed", TrainingConfig().seed)
     folder = output or Path("runs") / f"{kind or DEFAULT_MODEL}-seed{seed}"
 
@@ -97,7 +99,7 @@ def train(
     out.result(_result(run, scores), lambda: _print_summary(out, run, scores))
     if run.trainer.progress.solved_batch is None:
         out.note(f"the run ended unsolved: after {run.trainer.progress.batch} batches not every string was right")
-        out.hint(_advice(run.config))
+        out.hint(_advice(run.config, run.folder))
 
 
 def _train(run: Run, *, quiet: bool) -> bool:
@@ -128,13 +130,14 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
-def _advice(config: Config) -> str:
-    """What to change after a run that did not learn."""
-    longer = f"train for longer with --batches {2 * config.training.batches}"
+def _advice(config: Config, folder: Path) -> str:
+    """What to do after a run that did not learn."""
+    batches = min(2 * config.training.batches, 10**9)
+    longer = f"stackrev train --resume --output {shlex.quote(str(folder))} --batches {batches} trains for longer"
     changed = [name for name in settings.changed(config) if name not in _INNOCENT]
     if changed:
-        return f"{longer}, or leave {', '.join(map(settings.option, changed))} at the default"
-    return f"{longer}, or try another --seed"
+        return f"{longer}; or leave {', '.join(map(settings.option, changed))} at the default"
+    return f"{longer}; or try another --seed"
 
 
 _INNOCENT = (

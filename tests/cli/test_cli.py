@@ -383,7 +383,7 @@ class TestTrain:
         assert result.out.startswith(f"{kind}, seed 0: not solved; 4 batches in ")
         assert result.out.endswith(f"saved in {tmp_path / 'run'}\n")
         shown = [line.split()[:2] for line in result.err.splitlines()]
-        assert shown == [["batch", "2"], ["batch", "4"], ["note:", "the"], ["hint:", "train"]]
+        assert shown == [["batch", "2"], ["batch", "4"], ["note:", "the"], ["hint:", "stackrev"]]
         assert checkpoints.verify(tmp_path / "run")
 
     def test_json_and_quiet(self, stackrev, tmp_path):
@@ -458,12 +458,14 @@ class TestUnsolved:
         note, hint = result.err.splitlines()[-2:]
         assert note == "note: the run ended unsolved: after 4 batches not every string was right"
         assert hint == (
-            "hint: train for longer with --batches 8, or leave --hidden-size, --batch-size, --learning-rate"
-            " at the default"
+            f"hint: stackrev train --resume --output {tmp_path / 'other'} --batches 8 trains for longer;"
+            " or leave --hidden-size, --batch-size, --learning-rate at the default"
         )
 
     def test_a_default_run_is_told_of_its_seed(self):
-        assert _advice(Config.default("rnn")) == "train for longer with --batches 40000, or try another --seed"
+        advice = _advice(Config.default("rnn"), Path("my runs"))
+        command = "stackrev train --resume --output 'my runs' --batches 40000"
+        assert advice == f"{command} trains for longer; or try another --seed"
 
 
 class TestSettings:

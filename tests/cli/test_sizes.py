@@ -53,6 +53,16 @@ def test_a_long_string_of_a_data_file_is_refused_too(run, monkeypatch, tmp_path)
     assert err.startswith("error: a string of 20,000 symbols would take ")
 
 
+@pytest.mark.parametrize("kind", ["stack-lstm", "lstm", "rnn"])
+def test_a_model_that_does_not_fit_is_refused_before_it_is_made(run, monkeypatch, tmp_path, kind):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(memory, "available", lambda: 2 << 30)
+    code, out, err = run("train", "--model", kind, "--hidden-size", "4096", "--layers", "16")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: to train this model takes ")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("arguments", [("evaluate",), ("generate-data",)])
 def test_too_many_strings_are_a_slip(run, arguments):
     code, out, err = run(*arguments, "--samples", "1000000000")
