@@ -8,8 +8,11 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
+from typing import Any
 
 
 def prepare() -> None:
@@ -22,8 +25,7 @@ def prepare() -> None:
                 encoding="utf-8", errors="surrogateescape" if stream is sys.stdout else "backslashreplace"
             )
     sys.excepthook = _show_traceback
-    if not _has_working_folder():
-        sys.meta_path.insert(0, _NoTorch())
+    sys.meta_path.insert(0, _Torch(refused=not _has_working_folder()))
     atexit.register(gc.freeze)  # no last search for cycles in all that torch has made
 
 
@@ -79,15 +81,37 @@ def _has_working_folder() -> bool:
     return True
 
 
-class _NoTorch:
-    """Refuses to load torch where the working folder is gone: its MKL would end the process in its own way."""
+class _Torch:
+    """Sees to it that torch, which takes a second or more to import, is neither imported in silence nor in vain.
 
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Find no module, and refuse one of them; see `importlib.abc.MetaPathFinder`."""
-        if name == "torch":
+    Args:
+        refused: Whether the working folder is gone, where torch's MKL would end the process in its own way.
+    """
+
+    def __init__(self, *, refused: bool) -> None:
+        self._refused = refused
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        """Find torch alone; see `importlib.abc.MetaPathFinder`."""
+        if name != "torch":
+            return None
+        if self._refused:
             from stackrev.errors import StackrevError
 
             raise StackrevError("the working folder has been deleted", hint="go to another one, such as: cd ~")
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def announced(module: ModuleType) -> None:
+            from stackrev.cli.output import Output
+
+            with Output(quiet="--quiet" in sys.argv, result=False).busy("loading torch"):
+                load(module)
+
+        spec.loader.exec_module = announced  # type: ignore[method-assign]
+        return spec
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -28,6 +28,31 @@ from stackrev.cli.requests import Meaning
 app = typer.Typer()
 
 
+TextArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TEXT]", help="What to reverse; lines of stdin if it is - or not given.", show_default=False
+    ),
+]
+LinesOption = Annotated[
+    Meaning | None,
+    typer.Option(
+        "--lines",
+        help=with_default(
+            "How lines are meant: plain, marked (between $ and |), or auto, marked where they look it.",
+            "plain; auto for an argument",
+        ),
+    ),
+]
+CheckOption = Annotated[
+    bool, typer.Option("--check", help="Compare with the true reversal; exit code 1 if the network errs.")
+]
+TraceOption = Annotated[bool, typer.Option("--trace", help="Show what the network does with its stack, a line a step.")]
+PageOption = Annotated[
+    Path | None, typer.Option("--trace-html", metavar="FILE", help="Write a page that steps through the run.")
+]
+
+
 @app.command(
     epilog=examples(
         "stackrev reverse '$A string to reverse|'",
@@ -40,32 +65,12 @@ app = typer.Typer()
 )
 def reverse(
     context: typer.Context,
-    text: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]", help="What to reverse; lines of stdin if it is - or not given.", show_default=False
-        ),
-    ] = None,
+    text: TextArgument = None,
     model: ModelOption = DEFAULT_MODEL,
-    lines: Annotated[
-        Meaning | None,
-        typer.Option(
-            "--lines",
-            help=with_default(
-                "How lines are meant: plain, marked (between $ and |), or auto, marked where they look it.",
-                "plain; auto for an argument",
-            ),
-        ),
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Compare with the true reversal; exit code 1 if the network errs.")
-    ] = False,
-    trace: Annotated[
-        bool, typer.Option("--trace", help="Show what the network does with its stack, a line a step.")
-    ] = False,
-    trace_html: Annotated[
-        Path | None, typer.Option("--trace-html", metavar="FILE", help="Write a page that steps through the run.")
-    ] = None,
+    lines: LinesOption = None,
+    check: CheckOption = False,
+    trace: TraceOption = False,
+    trace_html: PageOption = None,
     cache_dir: CacheOption = None,
     offline: OfflineOption = False,
     threads: ThreadsOption = None,

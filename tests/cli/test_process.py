@@ -307,6 +307,12 @@ class TestTerminals:
         assert text in shown
 
     @pytest.mark.slow
+    def test_torch_is_not_imported_in_silence(self):
+        assert "loading torch...\r\x1b[K" in on_terminal("generate-data", "--samples", "1")
+        assert "loading" not in on_terminal("generate-data", "--samples", "1", "-o", os.devnull, "--quiet")
+        assert b"loading" not in run("generate-data", "--samples", "1").stderr
+
+    @pytest.mark.slow
     def test_a_long_text_is_not_reversed_in_silence(self, tmp_path):
         (tmp_path / "long.txt").write_bytes(b"0123456789" * 60_000 + b"\n")
         with (tmp_path / "long.txt").open("rb") as file:
