@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from stackrev.errors import MissingExtraError, StackrevError, StudyError
 from stackrev.experiments import databases
 from stackrev.experiments.journal import Journal, Workers
+from stackrev.storage import files
 
 if TYPE_CHECKING:
     import optuna
@@ -118,7 +119,8 @@ class Study:
         how |= {"sampler": sampler and sampler(), "pruner": pruner and pruner()}
         if make:
             if self._journal is not None:
-                self._journal.parent.mkdir(parents=True, exist_ok=True)
+                with files.raising(StudyError):
+                    files.make_folder(self._journal.parent)
             with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
                 made = optuna.create_study(direction="maximize", **how)
                 self.new = True
