@@ -16,7 +16,7 @@ import pytest
 from stackrev.storage import names
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ("stackrev", "checkpoints", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+SHIPPED = ("stackrev", "checkpoints", "pyproject.toml", "setup.py", "README.md", "LICENSE", "MANIFEST.in")
 WHERE = (
     "import stackrev; from stackrev.storage import names; print(stackrev.__file__); print(names.resolve('stack-lstm'))"
 )

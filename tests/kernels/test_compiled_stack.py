@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import torch
+from reference import paper_stack
 from torch import Tensor
 
 from stackrev.kernels import available
@@ -74,43 +75,17 @@ def test_like_torch(T, B, M, N, dtype):
     assert_close(ours[1], theirs[1], TOLERANCE[dtype])
 
 
-def paper(values: Tensor, push: Tensor, pop: Tensor) -> Tensor:
-    """The paper's Eq. 1-3, one row, literally."""
-    strengths: list[Tensor] = []
-    reads = []
-    zero = values.new_zeros(())
-    for t in range(len(values)):
-        new = []
-        for i in range(t):
-            above = sum(strengths[i + 1 :], zero)
-            new.append(torch.relu(strengths[i] - torch.relu(pop[t] - above)))
-        strengths = [*new, push[t]]
-        read = torch.zeros_like(values[0])
-        for i in range(t + 1):
-            left = torch.relu(1 - sum(strengths[i + 1 :], zero))
-            read = read + torch.minimum(strengths[i], left) * values[i]
-        reads.append(read)
-    return torch.stack(reads)
-
-
 @pytest.mark.parametrize("T", [1, 2, 7, 20])
 def test_like_the_paper(T):
     values, push, pop = random_call(T, 1, 3)[:3]
-    weight = torch.randn(T, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    ours, theirs = neural_stack(values, push, pop)[0][:, 0], paper(values[:, 0], push[:, 0], pop[:, 0])
+    weight = torch.randn(T, 1, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ours, theirs = neural_stack(values, push, pop)[0], paper_stack(values, push, pop)
     gradients = [
         torch.autograd.grad((weight * reads).sum(), (values, push, pop), allow_unused=True, materialize_grads=True)
         for reads in (ours, theirs)
     ]
     assert_close([ours.detach()], [theirs.detach()], 1e-12)
     assert_close(list(gradients[0]), list(gradients[1]), 1e-12)
-
-
-def test_figure_1_of_the_paper():
-    push, pop = (torch.tensor(x, dtype=torch.float64)[:, None] for x in ([0.8, 0.5, 0.9], [0.0, 0.1, 0.9]))
-    reads, state = neural_stack(torch.eye(3, dtype=torch.float64)[:, None], push, pop)
-    assert torch.allclose(reads[2, 0], torch.tensor([0.1, 0.0, 0.9], dtype=torch.float64))
-    assert torch.allclose(state.strengths[:, 0], torch.tensor([0.3, 0.0, 0.9], dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
