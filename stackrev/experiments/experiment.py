@@ -8,37 +8,21 @@ database. Any seed can be trained again later, and compared bit for bit.
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.queues
-import os
-import queue
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from stackrev.errors import StudyError
 from stackrev.experiments.measurements import MEASUREMENTS
-from stackrev.experiments.runs import OnStage, Stage, run_seed
+from stackrev.experiments.processes import Processes
+from stackrev.experiments.runs import OnStage
 from stackrev.experiments.seeds import Folder, Seeds, Shared, read_seeds
 from stackrev.experiments.setting import ExperimentSetting, read_setting
 from stackrev.experiments.studies import OnWait, Study
 
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event
-
-LOOK_SECONDS = 0.1
-"""How often the processes that train are listened to."""
 WAIT_SECONDS = 0.5
 """How often a worker without work looks what the others do."""
-TELL_SECONDS = 0.1
-"""How often a process tells how far it is."""
-
 OnResult = Callable[[Mapping[str, Any]], object]
 
 
@@ -99,7 +83,7 @@ def run(
             shared.add(kept.results().values())
         weights = folder / "weights" if keep_weights else None
         try:
-            with _Processes(kept.setting, workers, weights, on_stage) as processes:
+            with Processes(kept.setting, workers, weights, on_stage) as processes:
                 _run(shared or kept, seeds, processes, on_result, on_wait)
         finally:
             if shared is not None:
@@ -122,13 +106,13 @@ def rerun(
     setting, stored = read_setting(folder), read_seeds(folder)
     if missing := [seed for seed in seeds if seed not in stored]:
         raise StudyError(f"{folder} has no seed {missing[0]}", hint=f"it has {len(stored)} seeds")
-    with _Processes(setting, min(workers, len(seeds)), None, on_stage) as processes:
-        for seed in seeds:
-            processes.start(seed)
-        for _ in seeds:
-            while (after := processes.next()) is None:
-                pass
-            yield compare(stored[after["seed"]], after)
+    with Processes(setting, min(workers, len(seeds)), None, on_stage) as processes:
+        left = list(seeds)
+        while left or processes.running:
+            while left and processes.idle:
+                processes.start(left.pop(0))
+            if (after := processes.next()) is not None:
+                yield compare(stored[after["seed"]], after)
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
@@ -144,7 +128,7 @@ def _timeless(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _run(
-    place: Seeds, seeds: Sequence[int], processes: _Processes, on_result: OnResult | None, on_wait: OnWait | None
+    place: Seeds, seeds: Sequence[int], processes: Processes, on_result: OnResult | None, on_wait: OnWait | None
 ) -> None:
     """Keep the processes at work until every seed is done, by whomever."""
     looked = 0.0
@@ -169,134 +153,3 @@ def _run(
         for seed in processes.running:
             place.put_back(seed)
         raise
-
-
-class _Processes:
-    """Processes of one thread each that train seeds, and tell how far they are.
-
-    Args:
-        setting: What is run.
-        workers: How many.
-        weights: Where trained models are kept, if they are.
-        on_stage: Called with what the processes tell.
-    """
-
-    def __init__(
-        self, setting: ExperimentSetting, workers: int, weights: Path | None, on_stage: OnStage | None
-    ) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._setting, self._workers, self._weights = setting, workers, weights
-        self._on_stage = on_stage or (lambda stage: None)
-        self._told: multiprocessing.queues.Queue[Stage] = context.Queue()
-        self._stop = context.Event()
-        self._executor = ProcessPoolExecutor(workers, context, _begin, (self._told, self._stop))
-        self._futures: dict[Future[dict[str, Any]], int] = {}
-
-    def __enter__(self) -> _Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def running(self) -> tuple[int, ...]:
-        """The seeds that are being run."""
-        return tuple(self._futures.values())
-
-    @property
-    def idle(self) -> bool:
-        """Whether a process has nothing to do."""
-        return len(self._futures) < self._workers
-
-    def start(self, seed: int) -> None:
-        """Run a seed as soon as a process is free."""
-        weights = self._weights and self._weights / f"seed-{seed:04}"
-        self._on_stage(Stage(seed, "starting", 0, 1))
-        with _no_ctrl_c():
-            future = self._executor.submit(_train, self._setting, seed, weights)
-        self._futures[future] = seed
-
-    def next(self) -> dict[str, Any] | None:
-        """A result that has come; None if none does for a moment.
-
-        Raises:
-            StudyError: A process was killed.
-        """
-        done, _ = wait(self._futures, LOOK_SECONDS, FIRST_COMPLETED)
-        while True:
-            try:
-                stage = self._told.get_nowait()
-            except queue.Empty:
-                break
-            if stage.seed in self.running:
-                self._on_stage(stage)
-        for future in done:
-            try:
-                result = future.result()
-            except BrokenProcessPool:
-                raise StudyError(
-                    "a process that was training has been killed", hint="if memory was short, use fewer --workers"
-                ) from None
-            del self._futures[future]
-            return result
-        return None
-
-
-@contextmanager
-def _no_ctrl_c() -> Iterator[None]:
-    """Processes started here leave Ctrl-C to their parent from their first moment on; the parent gets it afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_telling: multiprocessing.queues.Queue[Stage] | None = None
-_stopping: Event | None = None
-
-
-def _begin(told: multiprocessing.queues.Queue[Stage], stop: Event) -> None:
-    """What a process does first: it takes one thread, and ends when its parent does."""
-    import torch
-
-    global _telling, _stopping
-    _telling, _stopping = told, stop
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it cannot be blocked before
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-
-    def leave_with_parent() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-
-
-class _StoppedError(Exception):
-    """The results of this process are not wanted any more."""
-
-
-def _train(setting: ExperimentSetting, seed: int, weights: Path | None) -> dict[str, Any]:
-    with _teller() as on_stage:
-        return run_seed(setting.seeded(seed), setting.asked, weights=weights, on_stage=on_stage)
-
-
-@contextmanager
-def _teller() -> Iterator[OnStage]:
-    last = 0.0
-
-    def tell(stage: Stage) -> None:
-        nonlocal last
-        if _stopping is not None and _stopping.is_set():
-            raise _StoppedError
-        if _telling is not None and time.monotonic() - last >= TELL_SECONDS:
-            last = time.monotonic()
-            _telling.put(stage)
-
-    yield tell
