@@ -13,7 +13,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import shlex
 import statistics
 import subprocess
@@ -47,6 +46,7 @@ from stackrev.tasks.batches import Batch, make_batch
 from stackrev.training.optimizers import Optimizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from measuring import agree, peak_memory, report, seconds
 from reference import literal_stack_lstm
 
 BATCH, HIDDEN, WIDTH = 50, 64, 64
@@ -73,33 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit("the kernels are not there")
     for name in asked.parts or parts:
         parts[name](asked.repeats)
-
-
-def seconds(repeats: int, *competitors: Callable[[], object]) -> list[float]:
-    """Median seconds that each takes, after one run that does not count."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    times: list[list[float]] = [[] for _ in competitors]
-    for competitor in competitors:
-        competitor()
-    for _ in range(repeats):
-        for competitor, taken in zip(competitors, times, strict=True):
-            start = clock()
-            competitor()
-            taken.append(clock() - start)
-    return [statistics.median(taken) for taken in times]
-
-
-def agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
-    """End the program if results differ."""
-    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        error = float((a - b).abs().max() / b.abs().max())
-        if not error <= tolerance:
-            sys.exit(f"results disagree: number {index} by {error:.1e}")
-
-
-def report(what: str, measured: float, unit: str, bound: str, details: str = "") -> None:
-    """Print one measurement beside what it should be."""
-    print(f"{what:<58} {measured:>10,.2f} {unit:<9} ({bound})  {details}", flush=True)
 
 
 # --- The neural stack alone
@@ -404,14 +377,6 @@ def stream_alone(length: int) -> None:
     """For a process of its own: its peak memory in MiB, and the seconds that the string took."""
     taken = reverse(pushing_then_popping().stream(), length)
     print(peak_memory(), taken)
-
-
-def peak_memory() -> float:
-    """This process's, in MiB. On Linux, what getrusage tells may be that of the process which started this one."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from stackrev.cli.visible import visible
-from stackrev.evaluation.columns import FAINT, Columns
+from stackrev.structures.columns import FAINT, Columns
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from stackrev import kernels
 from stackrev.evaluation.capabilities import CanStream, CanTrace, Transducer
-from stackrev.evaluation.columns import Columns, Element
 from stackrev.evaluation.decoding import greedy
 from stackrev.kernels.defaults import torch_defaults
+from stackrev.structures.columns import Columns, Element
 from stackrev.tasks import text as texts
 from stackrev.tasks import vocabulary
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stackrev.evaluation.columns import FAINT
 from stackrev.figures import style
+from stackrev.structures.columns import FAINT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackrev.cli import trace as shown
-from stackrev.evaluation.columns import FAINT, Columns
 from stackrev.evaluation.traces import Trace, trace
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.models.stack_lstm import StackLSTMReverser
+from stackrev.structures.columns import FAINT, Columns
 from stackrev.structures.stack import neural_stack_torch
 
 STRENGTHS = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.8, 1.0]) | st.floats(0, 1, width=16)

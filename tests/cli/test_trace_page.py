@@ -18,8 +18,8 @@ from handmade import handmade_reverser
 from test_trace import long_trace
 
 from stackrev.cli import trace as shown
-from stackrev.evaluation.columns import FAINT
 from stackrev.evaluation.traces import Trace, trace
+from stackrev.structures.columns import FAINT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (

@@ -1,6 +1,5 @@
 """The kernels as a part of torch: gradcheck, opcheck, torch.compile, no_grad, threads and processes."""
 
-import ctypes
 import multiprocessing
 import os
 import subprocess
@@ -13,7 +12,7 @@ import torch
 
 from stackrev.errors import NativeError
 from stackrev.kernels import available, using
-from stackrev.kernels.cpu import calls, library, ops, recurrence
+from stackrev.kernels.cpu import library, ops, recurrence
 from stackrev.kernels.cpu import neural_stack as stack_kernel
 from stackrev.structures.recurrence import StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
 from stackrev.structures.stack import StackState, neural_stack, neural_stack_torch
@@ -255,70 +254,6 @@ def test_every_set_of_instructions_gives_the_same(monkeypatch, instructions, dty
         gradients = [torch.autograd.grad(sum(t.sum() for t in out), floats) for out in (ours, theirs)]
         for a, b in zip((*ours, *gradients[0]), (*theirs, *gradients[1]), strict=True):
             assert torch.allclose(a, b, rtol=0, atol=b.abs().max().item() * (1e-5 if dtype == torch.float32 else 1e-10))
-
-
-def test_what_is_missing_is_said(monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
-    found = library.find(None)
-    assert found.library is None
-    assert "compiler" in found.missing
-    (tmp_path / f"_baseline{library.EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
-    assert "does not load" in library.find(None).missing
-
-
-class Swapped(ctypes.Structure):
-    _fields_ = (
-        *calls.StackCall._fields_[:5],
-        ("push", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        *calls.StackCall._fields_[7:],
-    )
-
-
-class Short(ctypes.Structure):
-    _fields_ = calls.StackCall._fields_[:-1]
-
-
-class Long(ctypes.Structure):
-    _fields_ = (*calls.StackCall._fields_, ("extra", ctypes.c_int64))
-
-
-class Narrow(ctypes.Structure):
-    _fields_ = (("steps", ctypes.c_int32), *calls.StackCall._fields_[1:])
-
-
-class Retyped(ctypes.Structure):
-    _fields_ = (("steps", ctypes.c_double), *calls.StackCall._fields_[1:])
-
-
-class Renamed(ctypes.Structure):
-    _fields_ = (("count", ctypes.c_int64), *calls.StackCall._fields_[1:])
-
-
-@needs_kernels
-@pytest.mark.parametrize("drifted", [Swapped, Short, Long, Narrow, Retyped, Renamed], ids=lambda each: each.__name__)
-@pytest.mark.parametrize("place", [0, len(calls.CALLS) - 1])
-def test_a_struct_that_has_drifted_is_refused(monkeypatch, drifted, place):
-    changed = list(calls.CALLS)
-    drifted = type(changed[place].__name__, (ctypes.Structure,), {"_fields_": drifted._fields_})
-    changed[place] = drifted
-    monkeypatch.setattr(calls, "CALLS", tuple(changed))
-    found = library.find(None)
-    assert found.library is None
-    assert f"another version of stackrev: {drifted.__name__} differs" in found.missing
-    assert "install stackrev again" in found.missing
-
-
-@needs_kernels
-def test_a_struct_or_a_constant_that_one_side_lacks_is_refused(monkeypatch):
-    for changed in (calls.CALLS[:-1], (*calls.CALLS, Short)):
-        monkeypatch.setattr(calls, "CALLS", changed)
-        assert library.find(None).library is None
-    monkeypatch.undo()
-    monkeypatch.setitem(calls._CONSTANTS, "kChunkRows", calls.CHUNK_ROWS + 1)
-    assert "kChunkRows differs" in library.find(None).missing
-    monkeypatch.undo()
-    assert library.find(None).library is not None
 
 
 @needs_kernels
