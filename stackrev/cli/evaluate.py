@@ -89,7 +89,8 @@ def evaluate(
     """
     output = Output(json=json, quiet=quiet)
     set_threads(threads)
-    from stackrev.evaluation.capabilities import HasMargins
+    with output.busy("loading"):
+        from stackrev.evaluation.capabilities import HasMargins
 
     names = model or [DEFAULT_MODEL]
     if data is None:

@@ -142,12 +142,13 @@ def lengths(
     set_threads(threads)
     names = model or [DEFAULT_MODEL]
 
-    import torch
+    with Output(quiet=quiet).busy("loading"):
+        import torch
 
-    from stackrev.evaluation.scoring import score, symbols_of
-    from stackrev.tasks.batches import sample_strings
+        from stackrev.evaluation.scoring import score, symbols_of
+        from stackrev.tasks.batches import sample_strings
 
-    figures.require()
+        figures.require()
     generator = torch.Generator().manual_seed(seed)
     strings = [
         string
@@ -203,10 +204,12 @@ def stack(
 
 def _trace(name: str, text: str) -> Any:
     from stackrev import figures
-    from stackrev.evaluation.capabilities import CanTrace
-    from stackrev.evaluation.traces import trace
 
-    figures.require()
+    with Output().busy("loading"):
+        from stackrev.evaluation.capabilities import CanTrace
+        from stackrev.evaluation.traces import trace
+
+        figures.require()
     model = load_model(name).model
     if not isinstance(model, CanTrace):
         raise UsageError(f"{name} has no stack", hint=f"name a {DEFAULT_MODEL}")

@@ -73,9 +73,10 @@ def train(
     seed = given.get("seed", TrainingConfig().seed)
     folder = output or Path("runs") / f"{kind or DEFAULT_MODEL}-seed{seed}"
 
-    from stackrev.evaluation.scoring import symbols_of
-    from stackrev.tasks.batches import held_out
-    from stackrev.training.runs import Run, measure
+    with out.busy("loading"):
+        from stackrev.evaluation.scoring import symbols_of
+        from stackrev.tasks.batches import held_out
+        from stackrev.training.runs import Run, measure
 
     if config is None:
         run = Run.resume(folder)

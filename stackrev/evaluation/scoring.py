@@ -161,7 +161,9 @@ def memory_for(model: Transducer, length: int) -> int:
     """About how many bytes it takes to score a string of so many symbols."""
     if isinstance(model, CanStream) and kernels.available():  # the ids as numbers and lists, and the stack
         return length * (4 * model.config.input_width + 64)
-    return length * 16 * model.config.hidden_size * model.config.layers  # the hidden states and what they are made of
+    states = length * 16 * model.config.hidden_size * model.config.layers  # and what they are made of
+    stacks = 12 * length**2 if isinstance(model, CanStream) else 0  # plain torch keeps the column after every step
+    return states + stacks
 
 
 def symbols_of(strings: Sequence[Tensor]) -> int:

@@ -122,6 +122,14 @@ def test_results_are_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None
     assert sum(sizes) == scoring.symbols_of([string(each) for each in texts]) == 2 * (20 + 7)
 
 
+def test_plain_torch_keeps_every_column_of_a_long_string() -> None:
+    model = handmade_reverser()
+    with using("torch"):
+        assert scoring.memory_for(model, 1_000_000) > 10**13
+    if available():
+        assert scoring.memory_for(model, 1_000_000) < 10**9
+
+
 @pytest.mark.skipif(not available(), reason="needs compiled kernels")
 @pytest.mark.parametrize("right", [True, False])
 def test_progress_is_told_within_a_long_string_too(right: bool) -> None:
