@@ -22,6 +22,7 @@ from stackrev.cli.common import (
     show_help,
 )
 from stackrev.cli.output import Output
+from stackrev.errors import CheckpointError
 
 if TYPE_CHECKING:
     from stackrev.storage.hub import Push
@@ -77,6 +78,7 @@ def info(
     folder = _find(name, cache_dir, offline, output)
     description = checkpoints.describe(folder)
     result = _summary(name, folder) | {
+        "proved": _proved(folder),
         "command": description.command,
         "sha256": dict(description.checksums),
         "config": to_dict(description.config),
@@ -85,7 +87,7 @@ def info(
 
 
 def _print_info(output: Output, result: Mapping[str, Any]) -> None:
-    for key in ("model", "folder", "kind", "parameters", "command"):
+    for key in ("model", "folder", "kind", "parameters", "proved", "command"):
         output.line(f"{key}: {_plain(result[key])}")
     for lengths, each in _scored(result["scores"]):
         output.line(f"scores on {lengths}: coarse {share(each['coarse'])}, fine {share(each['fine'])}")
@@ -107,23 +109,27 @@ def verify(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check models: the checksum of every file, a strict load, finite weights."""
+    """Check models: the checksum of every file, a strict load, finite weights, and the certificate if there is one."""
+    from stackrev.models.certification import check_stored
     from stackrev.storage import checkpoints
     from stackrev.storage.names import packaged_names
 
     output, results = Output(json=json, quiet=quiet), []
     for name in names or packaged_names():
         verification = checkpoints.verify(_find(name, cache_dir, offline, output))
+        proof = check_stored(verification.folder)
         results.append(
             {
                 "model": name,
                 "folder": str(verification.folder),
                 "parameters": verification.parameters,
                 "sha256": dict(verification.checksums),
+                "proved": proof is not None,
             }
         )
         if not json:
-            output.line(f"{name}: {verification.parameters:,} weights, as recorded")
+            certified = "; its certificate proves that it reverses every string" if proof is not None else ""
+            output.line(f"{name}: {verification.parameters:,} weights, as recorded{certified}")
     output.result(results, lambda: None)
 
 
@@ -192,6 +198,17 @@ def _print_push(output: Output, result: Push) -> None:
     output.note(f"nothing was sent to {result.repo}")
 
 
+def _proved(folder: Path) -> str:
+    """What the certificate of a checkpoint amounts to, now that it has been checked."""
+    from stackrev.models.certification import check_stored
+
+    try:
+        proof = check_stored(folder)
+    except CheckpointError as error:
+        return f"no: {error.message}"
+    return "no certificate" if proof is None else "at every length, by its certificate"
+
+
 def _find(name: str, cache_dir: Path | None, offline: bool, output: Output) -> Path:
     from stackrev.storage import hub
 
@@ -200,11 +217,13 @@ def _find(name: str, cache_dir: Path | None, offline: bool, output: Output) -> P
 
 
 def _evaluate(folder: Path, *, on_progress: Any) -> Mapping[str, Any]:
-    """The scores of a checkpoint on its own held-out strings."""
+    """The scores of a checkpoint on its own held-out strings; its certificate, if it has one, is checked first."""
     from stackrev.evaluation.scoring import score_held_out, symbols_of
     from stackrev.models import load
+    from stackrev.models.certification import check_stored
     from stackrev.tasks.batches import held_out
 
+    check_stored(folder)
     checkpoint = load(folder)
     done, total = 0, sum(map(symbols_of, held_out(checkpoint.config.data)))
 

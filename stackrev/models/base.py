@@ -19,6 +19,7 @@ from stackrev.errors import CheckpointError
 from stackrev.evaluation.scoring import score_held_out
 from stackrev.kinds.base import ModelConfig
 from stackrev.kinds.config import Config
+from stackrev.models.certification import check_stored
 from stackrev.models.initial import blank
 from stackrev.models.loading import load
 from stackrev.readout import ReadOutWeights, pack, read_out
@@ -157,6 +158,7 @@ class Reverser(nn.Module, Generic[State]):
         from stackrev.storage import hub  # which takes a while to import
 
         def evaluate(folder: Path) -> Mapping[str, Any]:
+            check_stored(folder)
             checkpoint = load(folder)  # what is told is measured on the file that is sent
             return score_held_out(checkpoint.model, checkpoint.config.data)
 

@@ -23,13 +23,14 @@ MARK = "library_name: stackrev"
 """A line that every card has, and that tells a card of ours from somebody's README.md."""
 
 
-def model_card(name: str, description: Description, history: bytes = b"") -> str:
+def model_card(name: str, description: Description, history: bytes = b"", *, certified: bool = False) -> str:
     """The README.md of a checkpoint, with the metadata that the Hugging Face Hub reads.
 
     Args:
         name: What the model is called on the card.
         description: What the card tells.
         history: What history.jsonl holds, for how long training took.
+        certified: Whether a certificate lies beside the weights.
     """
     config, name, command = description.config, _plain(name), description.command
     measured = dict(results(description.scores))
@@ -48,6 +49,7 @@ def model_card(name: str, description: Description, history: bytes = b"") -> str
         summary=KINDS[config.model.kind].summary,
         argument=shlex.quote(name),
         scores=_fill("scores.md", rows="\n".join(rows)) + "\n\n" if measured else "",
+        certified=_fill("certified.md", argument=shlex.quote(name)) + "\n\n" if certified else "",
         trained=f"Trained for {trained}.\n\n" if trained else "",
         configuration=json.dumps(to_dict(config), indent=2),
         command="" if command is None else f"\nMade by:\n\n    {_plain(command)}\n",

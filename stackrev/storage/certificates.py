@@ -25,10 +25,8 @@ import numpy.typing as npt
 
 from stackrev.errors import CheckpointError, MissingFileError
 from stackrev.storage import files
-
-CERTIFICATE = "certificate.safetensors"
-LIMIT = 16 * 2**20
-"""The most bytes that a certificate may have."""
+from stackrev.storage.format import CERTIFICATE as CERTIFICATE
+from stackrev.storage.format import LIMITS
 
 _FORMAT = {"format": "stackrev-certificate", "version": "1"}
 _KEYS = {*_FORMAT, "weights", "unit", "sha256"}
@@ -78,14 +76,21 @@ def read_certificate(folder: Path) -> Certificate | None:
         CheckpointError: It is damaged.
     """
     path = Path(folder) / CERTIFICATE
-    try:
-        with files.raising(CheckpointError):
-            data = files.read_bytes(path, LIMIT)
-    except CheckpointError as error:
-        if isinstance(error.__cause__, MissingFileError):
+    with files.raising(CheckpointError):
+        try:
+            data = files.read_bytes(path, LIMITS[CERTIFICATE])
+        except MissingFileError:
             return None
-        raise
     return parse_certificate(data, path)
+
+
+def about(folder: Path, weights: str) -> Certificate | None:
+    """The certificate in a folder, if it is whole and about the weights with this SHA-256; None otherwise."""
+    try:
+        certificate = read_certificate(folder)
+    except CheckpointError:
+        return None
+    return certificate if certificate is not None and certificate.weights == weights else None
 
 
 def parse_certificate(data: bytes, path: Path) -> Certificate:

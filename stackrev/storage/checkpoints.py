@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Any
 
 from stackrev.errors import CheckpointError, FileError, MissingFileError
 from stackrev.kinds.config import Config
-from stackrev.storage import files, locks
+from stackrev.storage import certificates, files, locks
 from stackrev.storage.card import MARK, model_card
 from stackrev.storage.format import (
     AGAIN,
+    ALL_FILES,
     CARD,
+    CERTIFICATE,
     CONFIG,
     FILES,
     HISTORY,
@@ -60,7 +62,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "ALL_FILES",
     "CARD",
+    "CERTIFICATE",
     "CONFIG",
     "FILES",
     "HISTORY",
@@ -180,7 +184,7 @@ def verify(folder: Path) -> Verification:
 def foreign(folder: Path) -> str | None:
     """A file under one of a checkpoint's names that is not of a whole checkpoint of ours; None if there is none."""
     folder = Path(folder)
-    taken = [name for name in FILES if os.path.lexists(folder / name)]
+    taken = [name for name in ALL_FILES if os.path.lexists(folder / name)]
     try:
         description = describe(folder)
     except CheckpointError:
@@ -334,8 +338,11 @@ def copy(source: Path, target: Path) -> None:
         }
         found = {name: data for name, data in contents.items() if data is not None}
         if len(found) == len(contents):
+            certificate = certificates.about(source, description.checksums[WEIGHTS])
             with _locked(target, None):
                 _require_own(target)
+                if certificate is not None:
+                    certificates.write_certificate(target, certificate)
                 _commit(target, found, replace(description, scores={}))
             return
     verify(source)
@@ -362,7 +369,7 @@ def _require_own(folder: Path) -> None:
 def _commit(folder: Path, new: Mapping[str, bytes], description: Description, name: str | None = None) -> None:
     """Write a checkpoint into a folder whose lock is held; see the top of this module."""
     contents = dump_description(description)
-    for each in FILES:
+    for each in ALL_FILES:
         files.check(folder / each)
     _settle(folder)
     staged = {each: files.stage(folder / each, data) for each, data in new.items()}
@@ -370,11 +377,13 @@ def _commit(folder: Path, new: Mapping[str, bytes], description: Description, na
     files.write(folder / CONFIG, contents)
     for each, file in staged.items():
         files.place(file, folder / each)
+    certified = certificates.about(folder, description.checksums[WEIGHTS]) is not None
     history = new.get(HISTORY)
     if history is None:
         with contextlib.suppress(CheckpointError):
             history = _matching(folder, HISTORY, description.checksums[HISTORY], LIMITS[HISTORY])
-    files.write(folder / CARD, model_card(name or folder.resolve().name, description, history or b"").encode())
+    card = model_card(name or folder.resolve().name, description, history or b"", certified=certified)
+    files.write(folder / CARD, card.encode())
 
 
 def _settle(folder: Path) -> None:
@@ -388,5 +397,5 @@ def _settle(folder: Path) -> None:
                 if sha(_read_file(staged, LIMITS[name])) == checksum:
                     files.place(staged, folder / name)
                     break
-    for name in FILES:
+    for name in ALL_FILES:
         files.sweep(folder / name)

@@ -34,7 +34,11 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 CARD = "README.md"
 HISTORY = "history.jsonl"
+CERTIFICATE = "certificate.safetensors"
 FILES = (WEIGHTS, CONFIG, CARD, HISTORY)
+"""What every checkpoint has."""
+ALL_FILES = (*FILES, CERTIFICATE)
+"""What a checkpoint may have."""
 
 FORMAT = "stackrev"
 
@@ -42,7 +46,13 @@ MEBIBYTE = 2**20
 MAX_HEADER = MEBIBYTE
 MAX_WEIGHTS = 192 * MEBIBYTE
 
-LIMITS = {WEIGHTS: 8 + MAX_HEADER + MAX_WEIGHTS, CONFIG: MEBIBYTE, CARD: MEBIBYTE, HISTORY: 16 * MEBIBYTE}
+LIMITS = {
+    WEIGHTS: 8 + MAX_HEADER + MAX_WEIGHTS,
+    CONFIG: MEBIBYTE,
+    CARD: MEBIBYTE,
+    HISTORY: 16 * MEBIBYTE,
+    CERTIFICATE: 16 * MEBIBYTE,
+}
 """The most bytes that each file of a checkpoint may have."""
 
 AGAIN = "fetch or copy the checkpoint again"

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackrev.errors import CheckpointError, HubError, ModelNotFoundError
-from stackrev.storage import checkpoints, files, hub_cache, hub_settings, names
+from stackrev.storage import certificates, checkpoints, files, hub_cache, hub_settings, names
 from stackrev.storage.names import Reference
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def push(
         scores = dict(evaluate(folder)) if evaluate is not None else {}
         checkpoints.save_scores(folder, scores, name=reference.repo)
         _read(folder)
-        contents = {each: files.read_bytes(folder / each, checkpoints.LIMITS[each]) for each in checkpoints.FILES}
+        there = [each for each in checkpoints.ALL_FILES if (folder / each).is_file()]
+        contents = {each: files.read_bytes(folder / each, checkpoints.LIMITS[each]) for each in there}
     sizes = {each: len(data) for each, data in contents.items()}
     card = contents[checkpoints.CARD].decode("utf-8")
     if dry_run:
@@ -204,6 +205,7 @@ def _read(folder: Path) -> None:
     """
     checkpoints.read_weights(folder)
     checkpoints.read_history(folder)
+    certificates.read_certificate(folder)
 
 
 class _Meter:

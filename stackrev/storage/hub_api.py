@@ -59,7 +59,7 @@ def look_up(client: Client, reference: Reference) -> Listing:
         raise failure(f"it answers about another commit than {reference}")
     found: dict[str, Any] = {}
     for each in siblings:
-        if isinstance(each, dict) and each.get("rfilename") in checkpoints.FILES:
+        if isinstance(each, dict) and each.get("rfilename") in checkpoints.ALL_FILES:
             found[each["rfilename"]] = each.get("size")
     for name in REQUIRED:
         if name not in found:
@@ -74,7 +74,7 @@ def look_up(client: Client, reference: Reference) -> Listing:
                 f"{reference} has a {name} of {short_number(size)} bytes, which is more than a checkpoint can need",
                 hint="it was not downloaded",
             )
-    return Listing(commit, {name: found[name] for name in checkpoints.FILES if name in found})
+    return Listing(commit, {name: found[name] for name in checkpoints.ALL_FILES if name in found})
 
 
 def look_at(client: Client, reference: Reference, commit: str, name: str) -> str:

@@ -65,7 +65,7 @@ class Repo:
         commit = self.commit(revision)
         if commit is None or not all((self.snapshot(commit) / name).is_file() for name in REQUIRED):
             return None
-        for name in checkpoints.FILES:
+        for name in checkpoints.ALL_FILES:
             _blob_of(self.snapshot(commit) / name)
         return self.snapshot(commit)
 
@@ -92,7 +92,7 @@ class Repo:
             HubError: The cache cannot be written.
             StackrevError: What `parts` raises.
         """
-        if not (COMMIT.fullmatch(commit) and CHECKSUM.fullmatch(checksum) and name in checkpoints.FILES):
+        if not (COMMIT.fullmatch(commit) and CHECKSUM.fullmatch(checksum) and name in checkpoints.ALL_FILES):
             raise HubError("the Hub names no commit and checksum that can be", hint="nothing was fetched")
         blob, link = self.folder / "blobs" / checksum, self.snapshot(commit) / name
         with writing(self.folder):

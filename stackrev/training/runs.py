@@ -330,7 +330,7 @@ def _stamp(folder: Path) -> tuple[int, int, int] | None:
 
 def _claim(folder: Path, *, overwrite: bool) -> None:
     """Make sure that a run may be written to a folder, and remove the state of one that it replaces."""
-    taken = [name for name in (STATE, *checkpoints.FILES) if os.path.lexists(folder / name)]
+    taken = [name for name in (STATE, *checkpoints.ALL_FILES) if os.path.lexists(folder / name)]
     if not taken:
         return
     foreign = checkpoints.foreign(folder)

@@ -199,3 +199,48 @@ class TestIndependentChecker:
         done = self.check(folder)
         assert done.returncode == 1
         assert "about other weights" in done.stdout
+
+
+class TestTold:
+    """What `models` and a model's card tell of a certificate, after checking it."""
+
+    @pytest.fixture
+    def models(self, capsys):
+        def run(*arguments):
+            capsys.readouterr()
+            code = cli.main(["models", *map(str, arguments)])
+            return code, capsys.readouterr()
+
+        return run
+
+    def test_info_and_verify(self, models, folder):
+        assert json.loads(models("info", folder, "--json")[1].out)["proved"] == "at every length, by its certificate"
+        code, printed = models("verify", folder)
+        assert code == 0
+        assert "its certificate proves that it reverses every string" in printed.out
+
+    def test_a_certificate_that_proves_nothing_is_not_believed(self, models, folder):
+        certificate = read_certificate(folder)
+        boxes = {name: ends * 0.9 for name, ends in certificate.boxes.items()}
+        write_certificate(folder, certificate.__class__(certificate.weights, certificate.unit, boxes))
+        assert "proves nothing" in json.loads(models("info", folder, "--json")[1].out)["proved"]
+        code, printed = models("verify", folder)
+        assert code == 1
+        assert "proves nothing" in printed.err
+        code, printed = models("push", folder, "user/repo", "--dry-run")
+        assert code == 1
+        assert "proves nothing" in printed.err
+
+    def test_push_sends_it_and_the_card_tells(self, models, folder):
+        code, printed = models("push", folder, "user/repo", "--dry-run")
+        assert code == 0
+        assert f"{CERTIFICATE}: " in printed.out
+        assert "every string of every length" in printed.out
+
+    def test_a_copy_takes_it_along_and_leaves_one_of_other_weights(self, folder, tmp_path):
+        checkpoints.copy(folder, tmp_path / "copy")
+        assert check_stored(tmp_path / "copy").proved
+        certificate = read_certificate(folder)
+        write_certificate(folder, certificate.__class__("0" * 64, certificate.unit, certificate.boxes))
+        checkpoints.copy(folder, tmp_path / "other")
+        assert read_certificate(tmp_path / "other") is None
