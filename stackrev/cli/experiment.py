@@ -32,6 +32,28 @@ app = typer.Typer(
 )
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the experiment is kept.")]
+StorageOption = Annotated[
+    str | None, typer.Option(metavar="URL", help="A database, for workers that don't share the folder.")
+]
+StudyOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Its name in the database.", show_default="the folder's")
+]
+RunsOfEachOption = Annotated[
+    str | None,
+    typer.Option(metavar="LENGTH", help="Try solved runs on strings of one symbol alone, so long, of each symbol."),
+]
+ExactOption = Annotated[
+    str | None,
+    typer.Option(metavar="LENGTHS", help="Try solved runs on strings so long: how many of each, 10000:20."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Another value of a setting of `train`; may be repeated."),
+]
+SettingOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help=with_default(f"One of: {', '.join(presets.PRESETS)}.", "default")),
+]
 WorkersOption = Annotated[
     int | None,
     typer.Option(min=1, max=1024, help="How many processes train side by side.", show_default="one a core"),
@@ -53,35 +75,19 @@ def run(
         str, typer.Option(metavar="SEEDS", help="The seeds it is to have, such as 0-99 or 3,5,10-19.")
     ] = "0-9",
     kind: settings.Kind = None,
-    setting: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=with_default(f"One of: {', '.join(presets.PRESETS)}.", "default")),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Another value of a setting of `train`; may be repeated."),
-    ] = None,
+    setting: SettingOption = None,
+    changes: SetOption = None,
     name: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What tables call it.", show_default="what it sets")
     ] = None,
-    exact: Annotated[
-        str | None,
-        typer.Option(metavar="LENGTHS", help="Try solved runs on strings so long: how many of each, 10000:20."),
-    ] = None,
-    runs_of_each: Annotated[
-        str | None,
-        typer.Option(metavar="LENGTH", help="Try solved runs on strings of one symbol alone, so long, of each symbol."),
-    ] = None,
+    exact: ExactOption = None,
+    runs_of_each: RunsOfEachOption = None,
     workers: WorkersOption = None,
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights", help="Keep each trained model as a checkpoint in FOLDER/weights.")
     ] = False,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="A database, for workers that don't share the folder.")
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Its name in the database.", show_default="the folder's")
-    ] = None,
+    storage: StorageOption = None,
+    study: StudyOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

@@ -53,9 +53,7 @@ def search(
     ] = None,
     vary: Annotated[
         str | None,
-        typer.Option(
-            metavar="SETTINGS", help=f"What to vary, of {', '.join(space_of(Config()))}.", show_default="all not given"
-        ),
+        typer.Option(metavar="SETTINGS", help=f"What to vary, of {_SPACE}.", show_default="all not given"),
     ] = None,
     prune: Annotated[bool, typer.Option(help="Whether to give up trials that fall behind at a check.")] = True,
     best: Annotated[int, typer.Option(min=1, help="How many of the best trials to show.")] = 10,
