@@ -22,6 +22,7 @@ from stackrev.errors import ConfigError
 Initialisation = Literal["tuned", "torch"]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
 Schedule = Literal["constant", "cosine", "linear", "step"]
+Settle = Literal["none", "plain", "certified"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 _T = TypeVar("_T")
@@ -247,8 +248,13 @@ class TrainingConfig(Settings):
     """How a model is trained.
 
     A *check* scores the held-out sets every `check_every` batches: 100 strings of each, and all where that matters. A
-    run is *solved* at its first check with coarse accuracy 1 on validation and test. It ends `settle_batches` later
-    (never, if None), at the first check from then on that is right, or after `batches`.
+    run is *solved* at its first check with coarse accuracy 1 on validation and test. Then it settles, as `settle` says,
+    and ends at the first check from then on that is right, or after `batches`:
+
+    - "none": at once.
+    - "plain": `settle_batches` later (never, if None).
+    - "certified": `settle_batches` later at the earliest, as soon as bounds that hold for strings of every length
+      close; until then they are part of the loss (see `training/certified.py`).
 
     Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
     that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:
@@ -282,6 +288,9 @@ class TrainingConfig(Settings):
         0.001, "By how much recurrent weights shrink after each batch, once solved.", low=0, high=100
     )
     check_every: int = setting(50, "Batches between two checks on held-out strings.", low=1, high=10**9, resumable=True)
+    settle: Settle = setting(
+        "plain", "How to go on once solved; certified: until it is provably right at every length."
+    )
     settle_batches: int | None = setting(
         100,
         "Batches to train on once all held-out strings are right; none to do all batches.",

@@ -17,6 +17,7 @@ from stackrev.evaluation.capabilities import CanTrace
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.traces import trace
 from stackrev.tasks import vocabulary
+from stackrev.training.certified import Closing
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer
 
 if TYPE_CHECKING:
@@ -164,6 +165,7 @@ class _View:
         self._trainer = trainer
         self._losses, self._accuracies = Series(SPARKS), (Series(SPARKS), Series(SPARKS))
         self._loss = math.nan
+        self._closing: Closing | None = None
         self._peek: Peek | None = None
         self._next_frame = self._next_peek = 0.0
         self.speed = _Speed(trainer)
@@ -177,6 +179,7 @@ class _View:
         else:
             self._loss = event.loss
             self._losses.add(math.log10(max(event.loss, 1e-9)))
+            self._closing = event.closing
         if now >= self._next_peek:
             self._peek = peek(self._trainer)
             end = time.perf_counter()
@@ -202,6 +205,8 @@ class _View:
         for lengths, series in zip((config.data.lengths, config.data.test_lengths), self._accuracies, strict=True):
             if means := series.means:
                 lines.append(_row(f"{lengths}", share(means[-1]), sparkline(means, low=0, high=1), "green"))
+        if self._closing is not None:
+            lines.append(_near(self._closing))
         if self._peek is not None:
             lines += _sample(self._peek)
         for line in lines:
@@ -213,6 +218,17 @@ def _row(name: str, value: str, sparks: str, style: str) -> Text:
     from rich.text import Text
 
     return Text(f"{name:<10}{value:>8}  ") + Text(sparks, style=style)
+
+
+def _near(closing: Closing) -> Text:
+    """How near the run is to a proof: how wide the boxes are, as a share of what it takes, and the margins in them."""
+    from rich.text import Text
+
+    wide = min(1.0, closing.scale)
+    right = closing.gates > 0 and closing.logits > 0
+    margins = f"gates {closing.gates:+.1f}, logits {closing.logits:+.1f} at the worst of all strings"
+    bar = f"{'█' * round(20 * wide)}{'░' * (20 - round(20 * wide))}"
+    return Text(f"{'proof':<10}{wide:>8.1%}  ") + Text(f"{bar}  {margins}", style="green" if right else "yellow")
 
 
 def _trend(logarithms: Sequence[float]) -> str:
@@ -252,7 +268,13 @@ def _check_line(trainer: Trainer, event: CheckEvent, speed: _Speed) -> str:
         f"{lengths} coarse {share(each.coarse)} fine {share(each.fine)}"
         for lengths, each in ((data.lengths, event.validation), (data.test_lengths, event.test))
     )
-    return f"batch {event.batch:>6}   loss {event.loss:.4f}   {scores}   {speed():.1f} batches/s"
+    line = f"batch {event.batch:>6}   loss {event.loss:.4f}   {scores}   {speed():.1f} batches/s"
+    return line if event.closing is None else f"{line}   {_closing(event.closing)}"
+
+
+def _closing(closing: Closing) -> str:
+    margins = f"gates {closing.gates:+.1f}, logits {closing.logits:+.1f}"
+    return f"bounds close: {margins}" if closing.closed else f"bounds at {min(1.0, closing.scale):.1%}: {margins}"
 
 
 class _Speed:

@@ -82,7 +82,7 @@ def search(
         else:
             over = _varied(config, vary, list(given))
             settle = config.training.settle_batches
-            base = config if "settle_batches" in given else _unsettled(config)
+            base = config if {"settle", "settle_batches"} & given.keys() else _unsettled(config)
             worker = Search(name, base, over=over, journal=journal, storage=storage, prune=prune, settle_batches=settle)
         try:
             if trials:
@@ -109,8 +109,9 @@ _COLUMNS = {
 
 
 def _unsettled(config: Config) -> Config:
-    """What every trial starts from: a solved trial has nothing more to tell, so it does not settle by itself."""
-    return dataclasses.replace(config, training=dataclasses.replace(config.training, settle_batches=0))
+    """The same without settling: a trial that is solved has nothing more to tell."""
+    training = dataclasses.replace(config.training, settle="plain", settle_batches=0)
+    return dataclasses.replace(config, training=training)
 
 
 def _varied(config: Config, vary: str | None, given: Sequence[str]) -> list[str]:
@@ -179,7 +180,11 @@ def _print(output: Output, found: Mapping[str, Any], over: Sequence[str]) -> Non
 
 
 def _command(winner: Result, settle: int | None) -> str:
-    training = dataclasses.replace(winner.config.training, settle_batches=settle)
+    training = winner.config.training
+    if training == _unsettled(winner.config).training:  # only its trials went without
+        settled = Config.default(winner.config.model.kind).training.settle
+        training = dataclasses.replace(training, settle=settled)
+    training = dataclasses.replace(training, settle_batches=settle)
     return settings.command_line(dataclasses.replace(winner.config, training=training))
 
 

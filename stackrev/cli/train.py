@@ -61,8 +61,8 @@ def train(
     """Train a model to reverse strings.
 
     The run is checked on held-out strings as it goes, and saved at every check; Ctrl-C saves it too, and --resume goes
-    on. It ends --settle-batches after every held-out string was first right, or after --batches. The scores at the end
-    are those of the saved file, loaded again.
+    on. Once every held-out string is right it settles, as --settle says, and ends; or it ends after --batches. The
+    scores at the end are those of the saved file, loaded again.
     """
     if resume and force:
         raise UsageError("--resume goes on with a run and --force replaces it", hint="leave one of them out")
@@ -142,7 +142,7 @@ def _advice(config: Config, folder: Path) -> str:
 
 
 _INNOCENT = (
-    *("batches", "check_every", "settle_batches", "settle_temperature", "recurrent_l1"),
+    *("batches", "check_every", "settle", "settle_batches", "settle_temperature", "recurrent_l1"),
     *("device", "held_out_seed", "held_out_samples", "lengths", "test_lengths"),
 )
 """Settings that do not keep a run from learning, or that are named anyway."""

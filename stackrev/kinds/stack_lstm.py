@@ -78,7 +78,7 @@ def open_stream(config: StackLSTMConfig, weights: Mapping[str, Any]) -> Stream:
 
 STACK_LSTM = Kind(
     model=StackLSTMConfig(),
-    training=TrainingConfig(),
+    training=TrainingConfig(settle="certified"),
     module="stackrev.models.stack_lstm:StackLSTMReverser",
     label="stack-LSTM",
     colour=0,

@@ -24,6 +24,7 @@ from stackrev.models.initial import blank
 from stackrev.models.loading import load
 from stackrev.readout import ReadOutWeights, pack, read_out
 from stackrev.storage import checkpoints
+from stackrev.structures.bounds import Controllers
 from stackrev.tasks.batches import Batch
 
 State = TypeVar("State")
@@ -99,6 +100,10 @@ class Reverser(nn.Module, Generic[State]):
     def recurrent_weights(self) -> list[nn.Parameter]:
         """The matrices that carry state from step to step."""
         raise NotImplementedError
+
+    def controllers(self) -> Controllers | None:
+        """What bounds for strings of every length need (see `structures/bounds.py`); None if there are none for it."""
+        return None
 
     @classmethod
     def from_pretrained(

@@ -18,6 +18,7 @@ from stackrev.kernels.cpu.stream import Stream
 from stackrev.kinds.stack_lstm import StackLSTMConfig, open_stream
 from stackrev.models.base import Reverser
 from stackrev.models.initial import initialise_linear
+from stackrev.structures.bounds import Controllers
 from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
 from stackrev.structures.stack import StackState
 from stackrev.tasks import vocabulary
@@ -97,10 +98,30 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
     ) -> StackLSTMOutput:
         """Run the encoder or the decoder over ids [T, B]; see `stack_lstm`. In training, the gates are noisy."""
         noise = self._noise(ids, generator) if self.training else None
+        inputs, weights = cell.contributions(), self._weights_of(cell)
+        return stack_lstm(inputs, steps, state, weights, stretch=self.config.gate_stretch, noise=noise, ids=ids)
+
+    def _weights_of(self, cell: StackLSTMCell) -> StackLSTMWeights:
+        """The weights inside the recurrence of the encoder or the decoder."""
         controls = self.controls_of(cell)
-        weights = StackLSTMWeights(tuple(cell.recurrent), tuple(cell.bias[1:]), controls.weight, controls.bias)
-        stretch = self.config.gate_stretch
-        return stack_lstm(cell.contributions(), steps, state, weights, stretch=stretch, noise=noise, ids=ids)
+        return StackLSTMWeights(tuple(cell.recurrent), tuple(cell.bias[1:]), controls.weight, controls.bias)
+
+    @override
+    def controllers(self) -> Controllers | None:
+        if not self.config.gate_stretch:
+            return None  # such gates are never quite open or shut
+        read, fed = self.encoder.contributions(), self.decoder.contributions()
+        symbols = slice(vocabulary.FIRST_SYMBOL, None)
+        return Controllers(
+            encoder=self._weights_of(self.encoder),
+            start=read[[vocabulary.START]],
+            symbols=read[symbols],
+            decoder=self._weights_of(self.decoder),
+            fed=torch.cat([fed[[vocabulary.SEPARATOR]], fed[symbols]]),
+            hidden=self.initial_hidden,
+            cell=self.initial_cell,
+            stretch=self.config.gate_stretch,
+        )
 
     def _noise(self, ids: Tensor, generator: torch.Generator | None) -> Tensor | None:
         """Training noise for the gates' pre-activations, [T, B, 2]: a part for each step and one for each string."""

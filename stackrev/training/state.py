@@ -131,6 +131,10 @@ def _amount(value: object) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf  # type: ignore[operator]
 
 
+def _number(value: object) -> bool:
+    return type(value) in (int, float) and -math.inf < value < math.inf  # type: ignore[operator]
+
+
 def _share(value: object) -> bool:
     return _amount(value) and value <= 1  # type: ignore[operator]
 
@@ -149,7 +153,24 @@ def _record(**checks: Callable[[object], bool]) -> Callable[[object], bool]:
 
 
 _scores = _record(coarse=_share, fine=_share, samples=_count)
-_line = _record(batch=_count, loss=_amount, learning_rate=_amount, validation=_scores, test=_scores, seconds=_amount)
+_closing = _record(
+    scale=_amount, gates=_number, logits=_number, cells=_amount, closed=lambda value: type(value) is bool
+)
+_check = {
+    "batch": _count,
+    "loss": _amount,
+    "learning_rate": _amount,
+    "validation": _scores,
+    "test": _scores,
+    "seconds": _amount,
+}
+_plain, _settling = _record(**_check), _record(**_check, closing=_closing)
+
+
+def _line(value: object) -> bool:
+    return _plain(value) or _settling(value)
+
+
 _PROGRESS: dict[str, Callable[[object], bool]] = {
     "batch": _count,
     "seconds": _amount,

@@ -26,6 +26,7 @@ from stackrev.models import build
 from stackrev.models.base import Reverser
 from stackrev.readout import read_out_loss
 from stackrev.tasks.batches import Batch, held_out, sample_batch
+from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.optimizers import Optimizer, soft_threshold
 
 CHECK_SAMPLES = 100
@@ -41,11 +42,13 @@ class BatchEvent:
         batch: How many batches have been, this one included.
         loss: Its mean cross-entropy, in nats a symbol.
         gradient_norm: The norm of its gradient before clipping.
+        closing: How near the run is to a proof, if it settles for one.
     """
 
     batch: int
     loss: float
     gradient_norm: float
+    closing: Closing | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class CheckEvent:
         validation: Scores on lengths that are trained on.
         test: Scores on longer strings.
         seconds: Time spent so far, checks included.
+        closing: How near the run is to a proof, if it settles for one.
     """
 
     batch: int
@@ -67,6 +71,7 @@ class CheckEvent:
     validation: Scores
     test: Scores
     seconds: float
+    closing: Closing | None = None
 
     @property
     def perfect(self) -> bool:
@@ -75,6 +80,7 @@ class CheckEvent:
 
     def to_dict(self) -> dict[str, Any]:
         """The line of the history."""
+        closing = {} if self.closing is None else {"closing": self.closing.to_dict()}
         return {
             "batch": self.batch,
             "loss": self.loss,
@@ -82,6 +88,7 @@ class CheckEvent:
             "validation": _summary(self.validation),
             "test": _summary(self.test),
             "seconds": round(self.seconds, 3),
+            **closing,
         }
 
 
@@ -122,6 +129,9 @@ class Trainer:
     Args:
         config: What to train and how. Nothing else decides the outcome on a given machine and thread count.
 
+    Raises:
+        TrainingError: The model cannot settle as it is told to, or the machine lacks the device.
+
     Attributes:
         config: As given.
         model: The model as it stands.
@@ -139,6 +149,7 @@ class Trainer:
         )
         self.model: Reverser[Any] = build(config.model, weights).to(self.device)
         self.optimizer = Optimizer(config.training, self.model)
+        self._settling = Settling(self.model) if config.training.settle == "certified" else None
         self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
         self._held_out = held_out(config.data)
@@ -148,9 +159,9 @@ class Trainer:
     def end(self) -> int:
         """After how many batches the run ends, if everything is right then: as far as can be told by now."""
         training, progress = self.config.training, self.progress
-        if progress.solved_batch is None or training.settle_batches is None:
+        settled = self._settled
+        if settled is None:
             return training.batches
-        settled = progress.solved_batch + training.settle_batches
         if progress.batch > settled:  # not everything was right then: at the next check, perhaps
             settled = -(-progress.batch // training.check_every) * training.check_every
         return min(training.batches, settled)
@@ -188,6 +199,8 @@ class Trainer:
         tensors.update({f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()})
         for name, generator in self._generators.items():
             tensors[f"generator.{name}"] = generator.get_state()
+        if self._settling is not None:
+            tensors.update({f"settling.{name}": tensor for name, tensor in self._settling.state().items()})
         return tensors, {"config": to_dict(self.config), "progress": asdict(self.progress)}
 
     @torch_defaults()
@@ -200,10 +213,9 @@ class Trainer:
         try:
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
             self.model.load_state_dict(model)
-            prefix = "optimizer."
-            self.optimizer.restore(
-                {key.removeprefix(prefix): each for key, each in tensors.items() if key.startswith(prefix)}
-            )
+            self.optimizer.restore(_named(tensors, "optimizer."))
+            if self._settling is not None:
+                self._settling.restore(_named(tensors, "settling."))
             for name, generator in self._generators.items():
                 generator.set_state(tensors[f"generator.{name}"])
             self.progress = Progress(**copy.deepcopy(description["progress"]))
@@ -229,6 +241,16 @@ class Trainer:
             case "step":
                 factor = 0.1 ** int(3 * done)
         return training.learning_rate * factor
+
+    @property
+    def _settled(self) -> int | None:
+        """After how many batches the run has settled, as far as that is known."""
+        training, progress = self.config.training, self.progress
+        if progress.solved_batch is None or training.settle == "none":
+            return progress.solved_batch
+        if training.settle_batches is None:
+            return None
+        return self._settling.closed_batch if self._settling else progress.solved_batch + training.settle_batches
 
     @property
     def _check_due(self) -> bool:
@@ -259,6 +281,10 @@ class Trainer:
             self.model.read_out_weights,
             temperature=training.settle_temperature if settling else 1.0,
         )
+        closing = None
+        if settling and self._settling is not None:
+            bound, closing = self._settling.loss()
+            loss = loss + bound
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, training.clip_norm)
         measured, gradient_norm = float(loss_at_one), float(norm)
@@ -275,7 +301,30 @@ class Trainer:
         progress.loss_count += 1
         if progress.longest is not None and measured < training.curriculum_loss:
             progress.longest = min(progress.longest + 1, self.config.data.lengths.maximum)
-        return BatchEvent(progress.batch, measured, gradient_norm)
+        if closing is not None:
+            closing = self._try_to_close(closing)
+        return BatchEvent(progress.batch, measured, gradient_norm, closing)
+
+    def _try_to_close(self, closing: Closing) -> Closing:
+        """Try whether the bounds close, if it is time to; what is known then, given the last batch's bounds."""
+        progress, training = self.progress, self.config.training
+        if self._settling is None or progress.solved_batch is None or training.settle_batches is None:
+            return closing
+        settled = progress.batch >= progress.solved_batch + training.settle_batches
+        if not (settled and self._settling.due(progress.batch, closing)):
+            return closing
+        found = close(self.model)
+        if found is None or not found.enough:
+            return closing
+        self._settling.closed_batch = progress.batch
+        return found
+
+    def _look(self) -> Closing | None:
+        """How near the run is to a proof; None if it does not settle for one, or not yet."""
+        if self._settling is None or self.progress.solved_batch is None:
+            return None
+        found = close(self.model)
+        return found if found is not None and found.enough else self._settling.look()
 
     def _draw(self) -> Batch:
         training, lengths, longest = self.config.training, self.config.data.lengths, self.progress.longest
@@ -299,12 +348,20 @@ class Trainer:
             validation, test = (score(self.model, each) for each in self._held_out)
         seconds = progress.seconds + time.perf_counter() - start
         loss = progress.loss_sum / max(1, progress.loss_count)
-        event = CheckEvent(progress.batch, loss, self.learning_rate(progress.batch - 1), validation, test, seconds)
+        rate, closing = self.learning_rate(progress.batch - 1), self._look()
+        event = CheckEvent(progress.batch, loss, rate, validation, test, seconds, closing)
         if event.perfect and progress.solved_batch is None:
             progress.solved_batch = progress.batch
+        if self._settling is not None and not event.perfect:
+            self._settling.closed_batch = None
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.history.append(event.to_dict())
         return event
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def resolve_device(name: str) -> torch.device:

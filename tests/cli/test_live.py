@@ -16,6 +16,7 @@ from stackrev.config import LengthRange, TrainingConfig
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.tasks.data import DataConfig
+from stackrev.training.certified import Closing
 from stackrev.training.trainer import BatchEvent, Trainer
 
 TINY = DataConfig(
@@ -148,3 +149,19 @@ def test_quiet_is_silent(monkeypatch):
     with live.training_view(trainer, quiet=True) as on_event:
         trainer.run(on_event)
     assert stderr.getvalue() == ""
+
+
+def test_a_run_that_settles_for_a_proof_shows_how_near_it_is(monkeypatch):
+    trainer = trainer_of(settle="certified")
+    trainer.progress.solved_batch = 0
+    view, events = live._View(trainer), []
+    trainer.run(lambda event: (view.take(event), events.append(event)))
+    near = next(event.closing for event in reversed(events) if isinstance(event, BatchEvent))
+    drawn = view.draw(200).plain
+    assert f"gates {near.gates:+.1f}, logits {near.logits:+.1f} at the worst of all strings" in drawn
+    assert f"{near.scale:.1%}" in drawn
+    assert "at the worst" not in live._View(trainer_of()).draw(200).plain
+    lines = [live._check_line(trainer, event, view.speed) for event in events if not isinstance(event, BatchEvent)]
+    assert all("   bounds at 0." in line for line in lines)
+    closed = live._closing(Closing(1.0, 7.25, -3.5, 2.0, closed=True))
+    assert closed == "bounds close: gates +7.2, logits -3.5"

@@ -254,7 +254,7 @@ class TestCommand:
         assert found["trials"]["complete"] == 2
         best = found["best"][0]["config"]
         assert best["training"]["learning_rate"] == found["best"][0]["settings"]["learning_rate"]
-        assert settings.command_line(Config()) == "stackrev train --model stack-lstm --seed 0"
+        assert settings.command_line(Config.default("stack-lstm")) == "stackrev train --model stack-lstm --seed 0"
 
     def test_what_is_given_is_not_varied(self, run):
         code, out, _ = run("--trials", "1", "--quiet", "--gate-noise", "0.5")
