@@ -193,7 +193,7 @@ def score_lengths(out: Path, models: Path, plan: Plan) -> None:
     import torch
 
     from stackrev.evaluation.scoring import score
-    from stackrev.tasks.batches import sample_strings
+    from stackrev.tasks.strings import sample_strings
 
     path = out / "lengths.json"
     stored = read_json(path, {})

@@ -122,6 +122,7 @@ def setting(
     *,
     low: float | None = None,
     high: float | None = None,
+    choices: tuple[str, ...] = (),
     above: float | None = None,
     below: float | None = None,
     range_note: str = "",
@@ -138,6 +139,7 @@ def setting(
         help: What it does, in one sentence.
         low: Its least value.
         high: Its greatest value.
+        choices: Its only values, where a table lists them; those of a `Literal` are taken from the type.
         above: In place of `low`: a bound that is itself excluded.
         below: In place of `high`: a bound that is itself excluded.
         range_note: What an error about the range adds in brackets.
@@ -155,6 +157,7 @@ def setting(
         "search": search,
         "option": option,
         "resumable": resumable,
+        "choices": choices,
     }
     return field(default=default, metadata={_METADATA: declared})
 
@@ -180,14 +183,16 @@ def _setting_of(declared: dataclasses.Field[Any], hint: Any) -> Setting:
     optional = typing.get_origin(hint) in (typing.Union, types.UnionType)
     if optional:
         (hint,) = (inner for inner in typing.get_args(hint) if inner is not type(None))
-    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    more = dict(declared.metadata[_METADATA])
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else more.pop("choices")
+    literal = more.pop("choices", None) is not None
     return Setting(
         name=declared.name,
         default=declared.default,
-        type=str if choices else hint,
+        type=str if literal else hint,
         optional=optional,
         choices=choices,
-        **declared.metadata[_METADATA],
+        **more,
     )
 
 

@@ -32,11 +32,13 @@ from stackrev.cli.common import (
 )
 from stackrev.cli.output import Output
 from stackrev.config import LengthRange
+from stackrev.tasks import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stackrev.evaluation.totals import Totals
+    from stackrev.models import Checkpoint
     from stackrev.models.base import Reverser
 
 DEFAULT_SAMPLES = 1000
@@ -103,7 +105,7 @@ def evaluate(
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")
         strings.require_memory(checkpoint.model)
     results = [
-        (name, _score(name, checkpoint.model, strings, output, margins=margins))
+        (name, _score(name, checkpoint, strings, output, margins=margins))
         for name, checkpoint in zip(names, checkpoints, strict=True)
     ]
     used = None if data else seed
@@ -181,17 +183,18 @@ class _Read:
         pass  # only the file knows how long they are
 
 
-def _score(name: str, model: Reverser[Any], strings: _Strings, output: Output, *, margins: bool) -> Totals:
+def _score(name: str, checkpoint: Checkpoint, strings: _Strings, output: Output, *, margins: bool) -> Totals:
     from stackrev.evaluation.scoring import score, symbols_of
     from stackrev.evaluation.totals import Totals
 
+    model, task = checkpoint.model, TASKS[checkpoint.config.data.task]
     totals, total = Totals(), strings.total(output)
     with output.progress(name, total=total) as bar:
         for piece in strings.pieces():
             sizes.require_scoring(model, max(map(len, piece)))
             if total is None:
                 bar.expect(symbols_of(piece))
-            totals.add(score(model, piece, margins=margins, on_progress=bar))
+            totals.add(score(model, piece, task=task, margins=margins, on_progress=bar))
     return totals
 
 

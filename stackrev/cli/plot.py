@@ -25,6 +25,7 @@ from stackrev.cli.common import (
 from stackrev.cli.output import Output
 from stackrev.cli.plot_data import checks, read_seeds, read_trials, setting_name
 from stackrev.config import LengthRange
+from stackrev.tasks import TASKS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,7 +147,7 @@ def lengths(
         import torch
 
         from stackrev.evaluation.scoring import score, symbols_of
-        from stackrev.tasks.batches import sample_strings
+        from stackrev.tasks.strings import sample_strings
 
         figures.require()
     generator = torch.Generator().manual_seed(seed)
@@ -161,7 +162,11 @@ def lengths(
         sizes.require_scoring(checkpoint.model, wanted[-1])
         trained = trained or checkpoint.config.data.lengths
         with Output(quiet=quiet).progress(name, total=symbols_of(strings)) as advance:
-            each = score(checkpoint.model, strings, on_progress=advance).by_length().values()
+            each = (
+                score(checkpoint.model, strings, task=TASKS[checkpoint.config.data.task], on_progress=advance)
+                .by_length()
+                .values()
+            )
         kind = checkpoint.config.model.kind
         scores[kind if kind not in scores else name] = figures.lengths.LengthScores(
             wanted, [part.coarse for part in each], [part.fine for part in each]

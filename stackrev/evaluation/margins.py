@@ -42,14 +42,15 @@ def margins_of(model: HasMargins, batch: Batch, correct: Sequence[int]) -> Margi
     Args:
         model: In evaluation mode.
         batch: B strings, on the model's device.
-        correct: Of each row, how many symbols of the target are right before the first error.
+        correct: Of each row of `batch.target`, how many symbols of the target are right before the first error.
     """
     found = model.gates(batch)
     device = found.hidden.device
-    right, steps = torch.tensor(correct, device=device), batch.steps.to(device)
+    right = torch.tensor(correct, device=device)
+    steps, target_steps = batch.steps.to(device), batch.target_steps.to(device)
     encoding = torch.arange(found.encoder.shape[0], device=device)[:, None]
     decoding = torch.arange(found.decoder.shape[0], device=device)[:, None]
-    taken = encoding < steps, decoding < right.clamp(max=steps - 1)
+    taken = encoding < steps, decoding < right.clamp(max=target_steps - 1)
     gates: list[float] = []
     for inputs, inside in zip((found.encoder, found.decoder), taken, strict=True):
         nearest = inputs.abs()[inside].amin(0) if bool(inside.any()) else inputs.new_full((2,), math.inf)

@@ -24,7 +24,8 @@ from stackrev.evaluation.margins import Margins, margins_of
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kernels.defaults import torch_defaults
 from stackrev.readout import read_out_right
-from stackrev.tasks import vocabulary
+from stackrev.tasks import REVERSAL, TASKS, vocabulary
+from stackrev.tasks.base import Task
 from stackrev.tasks.batches import Batch, held_out, make_batch
 from stackrev.tasks.data import DataConfig
 
@@ -36,18 +37,21 @@ _PIECE = 1 << 15
 
 @dataclass(frozen=True)
 class Scores:
-    """How well a model reverses a set of strings.
+    """How well a model transduces a set of strings.
 
     Attributes:
-        correct: Of each string, in the order given, how many symbols are right before the first error; the whole
-            target, end marker included, is its length + 1.
+        correct: Of each string, in the order given, how many symbols of its target, end marker included, are right
+            before the first error.
         lengths: The lengths of the strings.
         margins: How far the model was from doing something else, if that was asked for.
+        targets: Of each string, how many symbols its target has, end marker included; empty where that is its own
+            length + 1.
     """
 
     correct: tuple[int, ...]
     lengths: tuple[int, ...]
     margins: Margins | None = None
+    targets: tuple[int, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -56,13 +60,13 @@ class Scores:
 
     @property
     def exact(self) -> int:
-        """How many strings are reversed exactly."""
-        return sum(right == length + 1 for right, length in self._pairs())
+        """How many strings are answered exactly."""
+        return sum(right == whole for right, whole in self._pairs())
 
     @property
     def total_fine(self) -> float:
         """The sum over strings of the share of the target that is right before an error."""
-        return sum(right / (length + 1) for right, length in self._pairs())
+        return sum(right / whole for right, whole in self._pairs())
 
     @property
     def coarse(self) -> float:
@@ -76,18 +80,23 @@ class Scores:
 
     @property
     def perfect(self) -> bool:
-        """Whether every string is reversed exactly."""
-        return all(right == length + 1 for right, length in self._pairs())
+        """Whether every string is answered exactly."""
+        return all(right == whole for right, whole in self._pairs())
 
     def by_length(self) -> dict[int, Scores]:
         """The scores of each length apart, shortest first."""
-        groups: defaultdict[int, list[int]] = defaultdict(list)
-        for right, length in self._pairs():
-            groups[length].append(right)
-        return {length: Scores(tuple(groups[length]), (length,) * len(groups[length])) for length in sorted(groups)}
+        groups: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        for length, pair in zip(self.lengths, self._pairs(), strict=True):
+            groups[length].append(pair)
+        found = {}
+        for length in sorted(groups):
+            correct, targets = zip(*groups[length], strict=True)
+            found[length] = Scores(correct, (length,) * len(correct), targets=targets if self.targets else ())
+        return found
 
     def _pairs(self) -> Iterator[tuple[int, int]]:
-        return zip(self.correct, self.lengths, strict=True)
+        """Of each string, how many symbols of its target are right before the first error, and how many it has."""
+        return zip(self.correct, self.targets or (length + 1 for length in self.lengths), strict=True)
 
 
 def score_held_out(
@@ -105,7 +114,7 @@ def score_held_out(
     """
     scores = {}
     for lengths, strings in zip((data.lengths, data.test_lengths), held_out(data), strict=True):
-        result = score(model, strings, on_progress=on_progress)
+        result = score(model, strings, task=TASKS[data.task], on_progress=on_progress)
         scores[str(lengths)] = {
             "coarse": result.coarse,
             "fine": result.fine,
@@ -119,6 +128,7 @@ def score(
     model: Transducer,
     strings: Sequence[Tensor],
     *,
+    task: Task = REVERSAL,
     margins: bool = False,
     on_progress: Callable[[int], object] | None = None,
 ) -> Scores:
@@ -127,6 +137,7 @@ def score(
     Args:
         model: The model; its mode is put back afterwards.
         strings: At least one string of symbol ids.
+        task: What is to be written for them.
         margins: Whether to measure the margins too; see `HasMargins`.
         on_progress: Called with the number of symbols that have been gone through since the last call, each string's
             and its target's; `symbols_of` tells how many there are in all.
@@ -138,7 +149,7 @@ def score(
         raise ValueError("there are no strings to score")
     if margins and not isinstance(model, HasMargins):
         raise ValueError("only a model with a stack has margins")
-    correct = [0] * len(strings)
+    found = [(0, 0)] * len(strings)
     nearest: list[Margins] = []
     report = on_progress or (lambda _: None)
     training = model.training
@@ -147,14 +158,17 @@ def score(
         with torch_defaults(), torch.inference_mode():
             for places in _group([len(each) for each in strings]):
                 group = [strings[place] for place in places]
-                counts, found = _correct(model, group, margins=margins, report=report)
-                nearest += found
-                for place, count in zip(places, counts, strict=True):
-                    correct[place] = count
+                pairs, measured = _correct(model, group, task, margins=margins, report=report)
+                nearest += measured
+                for place, pair in zip(places, pairs, strict=True):
+                    found[place] = pair
     finally:
         model.train(training)
     least = Margins(*map(min, *map(astuple, nearest), (math.inf,) * 5)) if nearest else None
-    return Scores(tuple(correct), tuple(len(each) for each in strings), least)
+    lengths = tuple(len(each) for each in strings)
+    correct, targets = zip(*found, strict=True)
+    usual = all(target == length + 1 for target, length in zip(targets, lengths, strict=True))
+    return Scores(correct, lengths, least, () if usual else targets)
 
 
 def memory_for(model: Transducer, length: int) -> int:
@@ -172,38 +186,39 @@ def symbols_of(strings: Sequence[Tensor]) -> int:
 
 
 def correct_symbols(model: Transducer, batch: Batch) -> list[int]:
-    """Of each row of a batch, how many symbols of the target are right before the first error."""
+    """Of each row of `batch.target`, how many symbols of the target are right before the first error."""
     device = next(model.parameters()).device
     batch = batch.to(device)
-    table = read_out_right(model.hidden(batch), batch.target, batch.steps, model.read_out_weights)
+    table = read_out_right(model.hidden(batch), batch.target, batch.target_steps, model.read_out_weights)
     counts: list[int] = table.long().cumprod(0).sum(0).tolist()
     return counts
 
 
 def _correct(
-    model: Transducer, strings: Sequence[Tensor], *, margins: bool, report: Callable[[int], object]
-) -> tuple[list[int], list[Margins]]:
-    """`correct_symbols`, longest first, and the margins if they are wanted.
+    model: Transducer, strings: Sequence[Tensor], task: Task, *, margins: bool, report: Callable[[int], object]
+) -> tuple[list[tuple[int, int]], list[Margins]]:
+    """Of each string, how many symbols of its target are right and how many it has; and the margins if wanted.
 
     By the compiled kernels, string by string, if they are there, and margins are wanted or a string is too long for a
     batch.
     """
     if isinstance(model, CanStream) and kernels.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
         stream, saturation = model.stream(), model.saturation if isinstance(model, HasMargins) else math.inf
-        streamed = [_stream(stream, string.tolist(), saturation, report) for string in strings]
-        return [right for right, _ in streamed], [margin for _, margin in streamed] if margins else []
-    batch = make_batch(strings).to(next(model.parameters()).device)
+        streamed = [_stream(stream, string.tolist(), task, saturation, report) for string in strings]
+        return [pair for pair, _ in streamed], [margin for _, margin in streamed] if margins else []
+    batch = make_batch(strings, task).to(next(model.parameters()).device)
     correct = correct_symbols(model, batch)
     report(symbols_of(strings))
-    return correct, [margins_of(model, batch, correct)] if margins and isinstance(model, HasMargins) else []
+    measured = [margins_of(model, batch, correct)] if margins and isinstance(model, HasMargins) else []
+    return batch.of_sources(list(zip(correct, batch.target_steps.tolist(), strict=True))), measured
 
 
 def _stream(
-    stream: Stream, symbols: list[int], saturation: float, report: Callable[[int], object]
-) -> tuple[int, Margins]:
-    """`correct_symbols` and the margins of one string, in memory that holds its stack and no more."""
+    stream: Stream, symbols: list[int], task: Task, saturation: float, report: Callable[[int], object]
+) -> tuple[tuple[int, int], Margins]:
+    """`_correct` and the margins of one string, in memory that holds its stack and no more."""
     stream.reset()
-    source, target = [vocabulary.START, *symbols], vocabulary.target_ids(symbols)
+    source, target = [vocabulary.START, *symbols], [*task.answer(symbols), vocabulary.END]
     for start in range(0, len(source), _PIECE):
         piece = source[start : start + _PIECE]
         stream.encode(piece)
@@ -213,14 +228,12 @@ def _stream(
         piece = target[right : right + _PIECE]
         found = stream.score(target[right - 1] if right else vocabulary.SEPARATOR, piece)
         right, margin = right + found.right, min(margin, found.margin)
-        if found.right < len(
-            piece
-        ):  # the rest of the target is not gone through: report it with the piece of the error
+        if found.right < len(piece):  # the rest of the target is not gone through: report it with this piece
             report(len(target) - right + found.right)
             break
         report(len(piece))
     encoder_push, encoder_pop, decoder_push, decoder_pop = (each - saturation for each in stream.nearest())
-    return right, Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, margin)
+    return (right, len(target)), Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, margin)
 
 
 def _group(lengths: Sequence[int]) -> Iterator[list[int]]:

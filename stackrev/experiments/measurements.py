@@ -95,7 +95,7 @@ def try_length(
     """
     import torch
 
-    from stackrev.tasks.batches import sample_strings
+    from stackrev.tasks.strings import sample_strings
 
     generator = torch.Generator().manual_seed(length)
     strings = sample_strings(LengthRange(minimum=length, maximum=length), samples, generator)

@@ -11,7 +11,7 @@ from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS, kind_of
 from stackrev.kinds.base import BaselineConfig, ModelConfig
 from stackrev.kinds.stack_lstm import StackLSTMConfig
-from stackrev.tasks import vocabulary
+from stackrev.tasks import TASKS, vocabulary
 from stackrev.tasks.data import DataConfig
 
 VERSION = 2
@@ -37,6 +37,14 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=StackLSTMConfig, metadata={READER: read_model})
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        size = TASKS[self.data.task].vocabulary.size
+        if self.model.vocabulary_size != size:
+            raise ConfigError(
+                f"the task {self.data.task} has {size:,} ids, and the model {self.model.vocabulary_size:,}",
+                hint="give the model as many",
+            )
 
     @classmethod
     def default(cls, kind: str) -> Config:

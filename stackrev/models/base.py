@@ -2,7 +2,7 @@
 
 An encoder reads `$` and the string, a decoder reads `|` and then, one by one, the symbols it should have written
 (teacher forcing) or has written (decoding), and predicts the next. Shapes:
-B rows, at most N symbols a string, H hidden units, K layers, vocabulary V.
+B rows, at most N symbols a source and M a target, H hidden units, K layers, vocabulary V.
 """
 
 from __future__ import annotations
@@ -53,14 +53,16 @@ class Reverser(nn.Module, Generic[State]):
             generator: Where training noise comes from; torch's global generator if None.
 
         Returns:
-            [sum of batch.steps, V], in the order of `pack_targets(batch)`.
+            [sum of batch.target_steps, V], in the order of `pack_targets(batch)`.
         """
-        return self.read_out(pack(self.hidden(batch, generator=generator), batch.steps))
+        return self.read_out(pack(self.hidden(batch, generator=generator), batch.target_steps))
 
     def hidden(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
-        """The decoder's hidden states under teacher forcing, [N + 1, B, H]; `forward` without the read-out."""
+        """The decoder's hidden states under teacher forcing, [M + 1, B, H]; `forward` without the read-out."""
         state = self.encode(batch.source, batch.steps, generator=generator)
-        return self.decode(batch.fed, batch.steps, state, generator=generator)
+        if batch.order is not None:
+            state = self.select(state, batch.order)
+        return self.decode(batch.fed, batch.target_steps, state, generator=generator)
 
     def encode(self, source: Tensor, steps: Tensor, *, generator: torch.Generator | None = None) -> State:
         """The state after the encoder has read a batch.
@@ -73,7 +75,11 @@ class Reverser(nn.Module, Generic[State]):
         raise NotImplementedError
 
     def decode(self, fed: Tensor, steps: Tensor, state: State, *, generator: torch.Generator | None = None) -> Tensor:
-        """The decoder's hidden states [N + 1, B, H] for the ids [N + 1, B] it is fed."""
+        """The decoder's hidden states [M + 1, B, H] for the ids [M + 1, B] it is fed."""
+        raise NotImplementedError
+
+    def select(self, state: State, rows: Tensor) -> State:
+        """The state of some rows, in the order in which `rows` [B] names them."""
         raise NotImplementedError
 
     def step(self, symbols: Tensor, state: State) -> tuple[Tensor, State]:
@@ -174,5 +180,5 @@ class Reverser(nn.Module, Generic[State]):
 
 
 def pack_targets(batch: Batch) -> Tensor:
-    """The ids that `Reverser.forward` should predict, [sum of batch.steps]."""
-    return pack(batch.target, batch.steps)
+    """The ids that `Reverser.forward` should predict, [sum of batch.target_steps]."""
+    return pack(batch.target, batch.target_steps)

@@ -45,6 +45,11 @@ class LSTMReverser(Reverser[tuple[Tensor, Tensor]]):
         return hidden
 
     @override
+    def select(self, state: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = state
+        return h[:, rows], c[:, rows]
+
+    @override
     def step(self, symbols: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         hidden, state = self.decoder(self.embedding(symbols)[None], state)
         return self.read_out(hidden[0]), state

@@ -38,6 +38,10 @@ class RNNReverser(Reverser[Tensor]):
         return hidden
 
     @override
+    def select(self, state: Tensor, rows: Tensor) -> Tensor:
+        return state[:, rows]
+
+    @override
     def step(self, symbols: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         hidden, state = self.decoder(self.embedding(symbols)[None], state)
         return self.read_out(hidden[0]), state

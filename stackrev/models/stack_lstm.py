@@ -84,6 +84,12 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
         return self.run(self.decoder, fed, steps, state, generator).hidden
 
     @override
+    def select(self, state: StackLSTMState, rows: Tensor) -> StackLSTMState:
+        stack = state.stack
+        chosen = StackState(stack.values[:, rows], stack.bottoms[:, rows], stack.tops[:, rows], stack.height[rows])
+        return StackLSTMState(state.hidden[:, rows], state.cell[:, rows], state.read[rows], chosen)
+
+    @override
     def step(self, symbols: Tensor, state: StackLSTMState) -> tuple[Tensor, StackLSTMState]:
         out = self.run(self.decoder, symbols[None], torch.ones_like(symbols, device="cpu"), state)
         return self.read_out(out.hidden[0]), out.state
@@ -156,7 +162,8 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
     def gates(self, batch: Batch) -> Gates:
         """The gates' pre-activations under teacher forcing; see `HasMargins`."""
         encoded = self.run(self.encoder, batch.source, batch.steps, self.initial_state(len(batch.steps)))
-        decoded = self.run(self.decoder, batch.fed, batch.steps, encoded.state)
+        state = encoded.state if batch.order is None else self.select(encoded.state, batch.order)
+        decoded = self.run(self.decoder, batch.fed, batch.target_steps, state)
         encoder, decoder = (
             out.hidden @ controls.weight[:, :2] + controls.bias[:2]
             for out, controls in (

@@ -1,1 +1,17 @@
-"""What is learned: symbols, strings, batches and targets."""
+"""What is learned: tasks, symbols, strings, batches and targets. Imports no torch.
+
+A new task is a file here and a line in this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from stackrev.tasks.base import Task
+from stackrev.tasks.copy import Copy
+from stackrev.tasks.reversal import Reversal
+
+REVERSAL = Reversal()
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in (REVERSAL, Copy())})
+"""Every task by its name."""

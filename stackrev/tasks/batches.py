@@ -7,8 +7,9 @@ many and no model spends work on padding.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,57 +17,89 @@ from torch import Tensor
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
 from stackrev.kernels.defaults import torch_defaults
-from stackrev.tasks import vocabulary
+from stackrev.tasks import REVERSAL, TASKS, vocabulary
+from stackrev.tasks.base import Task
 from stackrev.tasks.data import DataConfig
 
-_ASCII = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE)
+_T = TypeVar("_T")
+_ID = array("I").itemsize
 MOST_SYMBOLS = 2**28
 """The most symbols that are drawn at once: 2 GiB of ids."""
 _DRAWS = 100  # how often strings that are held out are drawn again, and then their lengths too
 
 
 class Batch(NamedTuple):
-    """B strings, longest first, the longest of N symbols; what is past a row's end is END and never read.
+    """B strings and what is to be written for them; what is past a row's end is END and never read.
+
+    Sources are N symbols at most, and their rows are in order of their lengths, longest first. Targets are M symbols
+    at most, and so are their rows. Where that is another order, `order` says which source each target belongs to.
 
     Attributes:
         source: [N + 1, B] int64, what the encoder reads: `$` and the string.
-        fed: [N + 1, B] int64, what the decoder reads under teacher forcing: `|` and the reversed string.
-        target: [N + 1, B] int64, what the decoder should write: the reversed string and `&`.
-        steps: [B] int64, how many steps either takes: the string's length + 1. Always on the CPU.
+        fed: [M + 1, B] int64, what the decoder reads under teacher forcing: `|` and the target's symbols.
+        target: [M + 1, B] int64, what the decoder should write: the target's symbols and `&`.
+        steps: [B] int64, how many steps the encoder takes: the string's length + 1. Always on the CPU.
+        target_steps: [B] int64, how many the decoder takes: the target's length + 1. Always on the CPU.
+        order: [B] int64, the row of `source` that each row of `target` belongs to; None if it is the same.
     """
 
     source: Tensor
     fed: Tensor
     target: Tensor
     steps: Tensor
+    target_steps: Tensor
+    order: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its ids on another device."""
-        return Batch(self.source.to(device), self.fed.to(device), self.target.to(device), self.steps)
+        return self._replace(
+            source=self.source.to(device),
+            fed=self.fed.to(device),
+            target=self.target.to(device),
+            order=None if self.order is None else self.order.to(device),
+        )
+
+    def of_sources(self, values: Sequence[_T]) -> list[_T]:
+        """Values of the rows of `target`, in the order of the rows of `source`."""
+        if self.order is None:
+            return list(values)
+        found = dict(zip(self.order.tolist(), values, strict=True))
+        return [found[row] for row in range(len(values))]
 
 
 @torch_defaults()
-def make_batch(strings: Sequence[Tensor]) -> Batch:
+def make_batch(strings: Sequence[Tensor], task: Task = REVERSAL) -> Batch:
     """Put strings into one batch, longest first; strings of equal length keep their order.
 
     Args:
         strings: At least one, each int64 of its own length.
+        task: What is to be written for them.
     """
     ordered = sorted(strings, key=len, reverse=True)
-    return _padded(torch.nn.utils.rnn.pad_sequence(ordered), torch.tensor([len(each) for each in ordered]))
+    return _padded(torch.nn.utils.rnn.pad_sequence(ordered), torch.tensor([len(each) for each in ordered]), task)
 
 
-def _padded(strings: Tensor, lengths: Tensor) -> Batch:
+def _padded(strings: Tensor, lengths: Tensor, task: Task) -> Batch:
     """A batch of strings [N, B] and their lengths [B], longest first, whatever stands past their ends."""
-    longest, batch = strings.shape
-    place = torch.arange(longest)[:, None]
-    inside = place < lengths
-    backwards = strings.gather(0, (lengths - 1 - place).clamp(min=0))
-    end = torch.full((1, batch), vocabulary.END)
-    source = torch.cat([torch.full((1, batch), vocabulary.START), strings.where(inside, end)])
-    backwards = backwards.where(inside, end)
-    fed = torch.cat([torch.full((1, batch), vocabulary.SEPARATOR), backwards])
-    return Batch(source, fed, torch.cat([backwards, end]), lengths + 1)
+    targets, target_lengths = task.answers(strings, lengths)
+    order = None
+    if bool((target_lengths.diff() > 0).any()):
+        target_lengths, order = target_lengths.sort(descending=True, stable=True)
+        targets = targets[:, order]
+    batch = strings.shape[1]
+    start, separator, end = (
+        torch.full((1, batch), marker) for marker in (vocabulary.START, vocabulary.SEPARATOR, vocabulary.END)
+    )
+    source = torch.cat([start, _ended(strings, lengths)])
+    targets = _ended(targets, target_lengths)
+    fed, target = torch.cat([separator, targets]), torch.cat([targets, end])
+    return Batch(source, fed, target, lengths + 1, target_lengths + 1, order)
+
+
+def _ended(strings: Tensor, lengths: Tensor) -> Tensor:
+    """Strings [N, B] with END in every place past their ends."""
+    place = torch.arange(strings.shape[0])[:, None]
+    return strings.where(place < lengths, torch.tensor(vocabulary.END))
 
 
 class HeldOut(NamedTuple):
@@ -87,25 +120,12 @@ class HeldOut(NamedTuple):
 
 
 def _key(string: Tensor) -> bytes:
-    return bytes(string.tolist())
+    return _bytes(string.tolist())
 
 
-@torch_defaults()
-def sample_strings(
-    lengths: LengthRange, samples: int, generator: torch.Generator, *, alphabet: Sequence[int] = _ASCII
-) -> list[Tensor]:
-    """Draw strings: a length, uniform over the range, then symbols, uniform over the alphabet.
-
-    Args:
-        lengths: The range of lengths.
-        samples: How many strings.
-        generator: Where the draws come from.
-        alphabet: The symbol ids to draw from.
-    """
-    counts = torch.randint(lengths.minimum, lengths.maximum + 1, (samples,), generator=generator).tolist()
-    symbols = torch.tensor(alphabet)
-    flat = symbols[torch.randint(len(symbols), (sum(counts),), generator=generator)]
-    return list(torch.split(flat, counts))
+def _bytes(ids: Sequence[int]) -> bytes:
+    """Ids as bytes, four for each: any vocabulary fits."""
+    return array("I", ids).tobytes()
 
 
 @torch_defaults()
@@ -121,9 +141,9 @@ def held_out(config: DataConfig) -> HeldOut:
             f"{config.held_out_samples:,} held-out strings of up to {longest:,} symbols are too many",
             hint="hold out fewer, or shorter ones",
         )
-    generator = torch.Generator().manual_seed(config.held_out_seed)
-    validation = sample_strings(config.lengths, config.held_out_samples, generator)
-    return HeldOut(validation, sample_strings(config.test_lengths, config.held_out_samples, generator))
+    generator, task = torch.Generator().manual_seed(config.held_out_seed), TASKS[config.task]
+    validation = task.draw(config.lengths, config.held_out_samples, generator)
+    return HeldOut(validation, task.draw(config.test_lengths, config.held_out_samples, generator))
 
 
 @torch_defaults()
@@ -134,8 +154,9 @@ def sample_batch(
     *,
     mixed_lengths: bool = True,
     excluded: frozenset[bytes] = frozenset(),
+    task: Task = REVERSAL,
 ) -> Batch:
-    """Draw a training batch of ASCII strings.
+    """Draw a training batch.
 
     Args:
         lengths: The range of lengths.
@@ -143,6 +164,7 @@ def sample_batch(
         generator: Where the draws come from.
         mixed_lengths: Whether each string has a length of its own, or all share one.
         excluded: `HeldOut.keys`; a string that is one of these is drawn again.
+        task: Whose strings, and what is to be written for them.
 
     Raises:
         DataError: Draw after draw gives an excluded string, as when every string of the lengths is held out; or the
@@ -157,19 +179,24 @@ def sample_batch(
     for _ in range(_DRAWS):
         counts = torch.randint(lengths.minimum, lengths.maximum + 1, shape, generator=generator)
         counts = counts.expand(batch_size).sort(descending=True).values
-        strings = torch.randint(_ASCII.start, _ASCII.stop, (int(counts[0]), batch_size), generator=generator)
-        if not excluded:
-            return _padded(strings, counts)
-        flat, longest = bytes(strings.T.flatten().tolist()), strings.shape[0]
-        rows = [flat[row * longest : row * longest + count] for row, count in enumerate(counts.tolist())]
-        if excluded.isdisjoint(rows):
-            return _padded(strings, counts)
-        again = lengths if mixed_lengths else LengthRange(minimum=len(rows[0]), maximum=len(rows[0]))
+        rows: list[bytes]
+        if task.uniform:
+            ids = task.vocabulary.ids
+            strings = torch.randint(ids.start, ids.stop, (int(counts[0]), batch_size), generator=generator)
+            if not excluded:
+                return _padded(strings, counts, task)
+            flat, longest = _bytes(strings.T.flatten().tolist()), _ID * strings.shape[0]
+            rows = [flat[row * longest : row * longest + _ID * count] for row, count in enumerate(counts.tolist())]
+            if excluded.isdisjoint(rows):
+                return _padded(strings, counts, task)
+        else:
+            rows = []
+        again = lengths if mixed_lengths else LengthRange(minimum=int(counts[0]), maximum=int(counts[0]))
         for _ in range(_DRAWS):
             rows = [row for row in rows if row not in excluded]
-            rows += [_key(each) for each in sample_strings(again, batch_size - len(rows), generator)]
+            rows += [_key(each) for each in task.draw(again, batch_size - len(rows), generator)]
             if excluded.isdisjoint(rows):
-                return make_batch([torch.tensor(list(row), dtype=torch.int64) for row in rows])
+                return make_batch([torch.tensor(array("I", row).tolist()).long() for row in rows], task)
     raise DataError(
         f"nearly every string of length {lengths} is held out", hint="train on longer strings, or hold out fewer"
     )

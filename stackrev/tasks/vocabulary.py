@@ -6,8 +6,31 @@ Markers are ids of their own, so a `$`, `|` or `&` inside a string is an ordinar
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from stackrev.errors import VocabularyError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids that a task reads and writes: the markers, and after them so many symbols.
+
+    Attributes:
+        symbols: How many symbols there are.
+    """
+
+    symbols: int
+
+    @property
+    def size(self) -> int:
+        """How many ids there are, markers included."""
+        return FIRST_SYMBOL + self.symbols
+
+    @property
+    def ids(self) -> range:
+        """The ids of the symbols."""
+        return range(FIRST_SYMBOL, self.size)
+
 
 START = 0
 SEPARATOR = 1
@@ -15,7 +38,8 @@ END = 2
 MARKERS = "$|&"
 FIRST_SYMBOL = len(MARKERS)
 SYMBOLS = 128
-SIZE = FIRST_SYMBOL + SYMBOLS
+ASCII = Vocabulary(SYMBOLS)
+SIZE = ASCII.size
 
 
 def encode(text: str) -> list[int]:

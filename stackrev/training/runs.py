@@ -28,6 +28,7 @@ from stackrev.kinds.config import Config, settings_of
 from stackrev.models import load
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
+from stackrev.tasks import TASKS
 from stackrev.tasks.batches import held_out
 from stackrev.training import state as states
 from stackrev.training.state import STATE, State
@@ -285,7 +286,10 @@ def measure(folder: Path, *, on_progress: Callable[[int], object] | None = None)
         checkpoint = load(folder)
         data = checkpoint.config.data
         sets = zip((data.lengths, data.test_lengths), held_out(data), strict=True)
-        scores = {str(lengths): score(checkpoint.model, each, on_progress=on_progress) for lengths, each in sets}
+        scores = {
+            str(lengths): score(checkpoint.model, each, task=TASKS[data.task], on_progress=on_progress)
+            for lengths, each in sets
+        }
         recorded = {name: summary(each, data.held_out_seed) for name, each in scores.items()}
         checkpoints.save_scores(folder, recorded, lock=lock)
     return scores

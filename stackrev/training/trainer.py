@@ -25,6 +25,7 @@ from stackrev.kinds.config import Config
 from stackrev.models import build
 from stackrev.models.base import Reverser
 from stackrev.readout import read_out_loss
+from stackrev.tasks import TASKS
 from stackrev.tasks.batches import Batch, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.optimizers import Optimizer, soft_threshold
@@ -152,6 +153,7 @@ class Trainer:
         self._settling = Settling(self.model) if config.training.settle == "certified" else None
         self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
+        self._task = TASKS[config.data.task]
         self._held_out = held_out(config.data)
         self._excluded = self._held_out.keys
 
@@ -277,7 +279,7 @@ class Trainer:
         loss, loss_at_one = read_out_loss(
             self.model.hidden(batch, generator=self._generators["noise"]),
             batch.target,
-            batch.steps,
+            batch.target_steps,
             self.model.read_out_weights,
             temperature=training.settle_temperature if settling else 1.0,
         )
@@ -336,16 +338,17 @@ class Trainer:
             self._generators["batches"],
             mixed_lengths=training.mixed_lengths,
             excluded=self._excluded,
+            task=self._task,
         ).to(self.device)
 
     @torch_defaults()
     def _check(self) -> CheckEvent:
         progress = self.progress
         start = time.perf_counter()
-        validation, test = (score(self.model, each[:CHECK_SAMPLES]) for each in self._held_out)
+        validation, test = (score(self.model, each[:CHECK_SAMPLES], task=self._task) for each in self._held_out)
         right, last = validation.perfect and test.perfect, progress.batch >= self.config.training.batches
         if last or (right and (progress.solved_batch is None or progress.batch >= self.end)):
-            validation, test = (score(self.model, each) for each in self._held_out)
+            validation, test = (score(self.model, each, task=self._task) for each in self._held_out)
         seconds = progress.seconds + time.perf_counter() - start
         loss = progress.loss_sum / max(1, progress.loss_count)
         rate, closing = self.learning_rate(progress.batch - 1), self._look()

@@ -17,7 +17,7 @@ from stackrev.models import build
 from stackrev.models.base import Reverser
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.tasks import vocabulary
-from stackrev.tasks.batches import sample_strings
+from stackrev.tasks.strings import sample_strings
 
 
 def string(text: str) -> Tensor:

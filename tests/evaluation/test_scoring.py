@@ -28,7 +28,8 @@ from stackrev.models.base import Reverser, pack_targets
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import ReadOutWeights
 from stackrev.tasks import vocabulary
-from stackrev.tasks.batches import Batch, make_batch, sample_strings
+from stackrev.tasks.batches import Batch, make_batch
+from stackrev.tasks.strings import sample_strings
 
 compiled = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
 

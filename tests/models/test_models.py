@@ -20,7 +20,8 @@ from stackrev.models.rnn import RNNReverser
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import pack
 from stackrev.tasks import vocabulary
-from stackrev.tasks.batches import Batch, make_batch, sample_strings
+from stackrev.tasks.batches import Batch, make_batch
+from stackrev.tasks.strings import sample_strings
 
 SMALL: dict[str, Any] = {"hidden_size": 6, "stack_width": 5, "string_noise": 0.0, "shared_controls": True}
 
@@ -84,7 +85,7 @@ def rows_of(model: Reverser[Any], batch: Batch) -> list[Tensor]:
 def test_padding_is_never_read(kind: str) -> None:
     batch = some_batch()
     outside = torch.arange(len(batch.source))[:, None] >= batch.steps
-    other = Batch(*(each.masked_fill(outside, 77) for each in batch[:3]), batch.steps)
+    other = Batch(*(each.masked_fill(outside, 77) for each in batch[:3]), batch.steps, batch.target_steps)
     model = build(small(kind), seeded(0)).eval()
     torch.testing.assert_close(model(other), model(batch))
 

@@ -12,7 +12,7 @@ from stackrev.config import LengthRange
 from stackrev.evaluation.decoding import TorchDecoder
 from stackrev.evaluation.scoring import score
 from stackrev.tasks import vocabulary
-from stackrev.tasks.batches import sample_strings
+from stackrev.tasks.strings import sample_strings
 
 SYMBOLS = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE)
 LENGTHS = (1, 2, 7, 8, 33, 64, 65, 128, 500)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from stackrev.config import LengthRange
-from stackrev.tasks.batches import sample_strings
 from stackrev.tasks.draws import Draw
+from stackrev.tasks.strings import sample_strings
 
 
 @pytest.mark.parametrize("alphabet", [None, [7], [3, 99, 4]])

@@ -19,8 +19,8 @@ from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.models import build, load
 from stackrev.storage import checkpoints
-from stackrev.tasks.batches import sample_strings
 from stackrev.tasks.data import DataConfig
+from stackrev.tasks.strings import sample_strings
 from stackrev.training.trainer import train
 
 
