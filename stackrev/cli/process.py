@@ -8,10 +8,11 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import FrameType, ModuleType, TracebackType
 from typing import Any
 
 
@@ -107,11 +108,37 @@ class _Torch:
         def announced(module: ModuleType) -> None:
             from stackrev.cli.output import Output
 
-            with Output(quiet="--quiet" in sys.argv, result=False).busy("loading torch"):
+            with _heard(), Output(quiet="--quiet" in sys.argv, result=False).busy("loading torch"):
                 load(module)
 
         spec.loader.exec_module = announced  # type: ignore[method-assign]
         return spec
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Lets no interruption get lost in foreign code that catches everything, as it may while torch is imported."""
+    default = signal.default_int_handler
+    if signal.getsignal(signal.SIGINT) is not default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupted = False
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        default(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    except BaseException:
+        if not interrupted:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, default)
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
