@@ -260,6 +260,7 @@ class TrainingConfig(Settings):
     - "plain": `settle_batches` later (never, if None).
     - "certified": `settle_batches` later at the earliest, as soon as bounds that hold for strings of every length
       close; until then they are part of the loss (see `training/certified.py`).
+      A run of a task that no proof is about goes on as with "plain".
 
     Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
     that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:

@@ -53,7 +53,11 @@ class Answering:
     ) -> None:
         from stackrev.evaluation.decoding import TorchDecoder
         from stackrev.models import open_decoder
+        from stackrev.storage import checkpoints
+        from stackrev.tasks import REVERSAL
 
+        if (task := checkpoints.describe(folder).config.data.task) != REVERSAL.name:
+            raise UsageError(f"{model} has learned {task}, not {REVERSAL.name}", hint="stackrev evaluate scores it")
         self._decoder = open_decoder(folder)
         if threads is not None and isinstance(self._decoder, TorchDecoder):
             set_threads(threads)

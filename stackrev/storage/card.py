@@ -18,6 +18,7 @@ from stackrev.config import to_dict
 from stackrev.errors import CheckpointError
 from stackrev.kinds import KINDS
 from stackrev.storage.format import HISTORY, Description, as_unicode, parse_json, results
+from stackrev.tasks import REVERSAL, TASKS
 
 MARK = "library_name: stackrev"
 """A line that every card has, and that tells a card of ours from somebody's README.md."""
@@ -33,8 +34,12 @@ def model_card(name: str, description: Description, history: bytes = b"", *, cer
         certified: Whether a certificate lies beside the weights.
     """
     config, name, command = description.config, _plain(name), description.command
+    task, argument = TASKS[config.data.task], shlex.quote(name)
+    use = f"reverse --model {argument} '$A string to reverse|'" if task is REVERSAL else f"evaluate --model {argument}"
     measured = dict(results(description.scores))
-    entries = [_fill("result.yaml", lengths=each, **_of(score, str)) for each, score in measured.items()]
+    entries = [
+        _fill("result.yaml", lengths=each, task=task.name, **_of(score, str)) for each, score in measured.items()
+    ]
     rows = [
         _fill("row.md", lengths=each, strings=str(score.get("samples", "")), **_of(score, cut))
         for each, score in measured.items()
@@ -47,9 +52,11 @@ def model_card(name: str, description: Description, history: bytes = b"", *, cer
         model_index=f"{index}\n" if measured else "",
         name=name,
         summary=KINDS[config.model.kind].summary,
-        argument=shlex.quote(name),
+        task=task.name,
+        answer=task.summary,
+        use=use,
         scores=_fill("scores.md", rows="\n".join(rows)) + "\n\n" if measured else "",
-        certified=_fill("certified.md", argument=shlex.quote(name)) + "\n\n" if certified else "",
+        certified=_fill("certified.md", argument=argument) + "\n\n" if certified else "",
         trained=f"Trained for {trained}.\n\n" if trained else "",
         configuration=json.dumps(to_dict(config), indent=2),
         command="" if command is None else f"\nMade by:\n\n    {_plain(command)}\n",

@@ -21,7 +21,7 @@ class Task:
 
     >>> class Doubling(Task):
     ...     name = "doubling"
-    ...     summary = "Every symbol twice."
+    ...     summary = "every symbol of the string twice"
     ...
     ...     def answer(self, string):
     ...         return [symbol for symbol in string for _ in range(2)]
@@ -33,6 +33,7 @@ class Task:
     Attributes:
         name: What configurations and the command line call it.
         summary: What is to be written, in a few words.
+        certifiable: Whether a proof for every length is about this task; see `evaluation/certificate`.
         vocabulary: The ids that it reads and writes.
         uniform: Whether every string of symbols is a source, each symbol as likely as any other. If not, `draw` is the
             task's own.
@@ -42,6 +43,7 @@ class Task:
     summary: str
     vocabulary: Vocabulary = ASCII
     uniform: bool = True
+    certifiable: bool = False
 
     def answer(self, string: Sequence[int]) -> list[int]:
         """What is to be written for a string of symbol ids, without the end marker."""

@@ -17,7 +17,7 @@ class Copy(Task):
     """
 
     name = "copy"
-    summary = "The string as it is."
+    summary = "the string as it is"
 
     @override
     def answer(self, string: Sequence[int]) -> list[int]:

@@ -21,7 +21,8 @@ class Reversal(Task):
     """
 
     name = "reversal"
-    summary = "The string backwards."
+    summary = "the string reversed"
+    certifiable = True
 
     @override
     def answer(self, string: Sequence[int]) -> list[int]:

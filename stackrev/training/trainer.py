@@ -142,6 +142,7 @@ class Trainer:
     @torch_defaults()
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._task = TASKS[config.data.task]
         self.device = resolve_device(config.training.device)
         seeds = torch.Generator().manual_seed(config.training.seed)
         weights, batches, noise = (
@@ -150,10 +151,10 @@ class Trainer:
         )
         self.model: Reverser[Any] = build(config.model, weights).to(self.device)
         self.optimizer = Optimizer(config.training, self.model)
-        self._settling = Settling(self.model) if config.training.settle == "certified" else None
+        certified = config.training.settle == "certified" and self._task.certifiable
+        self._settling = Settling(self.model) if certified else None
         self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
-        self._task = TASKS[config.data.task]
         self._held_out = held_out(config.data)
         self._excluded = self._held_out.keys
 

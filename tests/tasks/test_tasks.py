@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import doctest
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from shapes import shape_of
 
+from stackrev import cli
 from stackrev.config import LengthRange, TrainingConfig, settings
 from stackrev.errors import ConfigError
 from stackrev.evaluation.scoring import score
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config, read_config
 from stackrev.models import build
+from stackrev.storage import checkpoints
 from stackrev.tasks import TASKS, base, copy, reversal, vocabulary
 from stackrev.tasks.base import Task
 from stackrev.tasks.batches import held_out, make_batch, sample_batch
@@ -129,23 +132,30 @@ def test_a_configuration_names_its_task() -> None:
     assert read_config({"data": {}, "model": {}}).data.task == "reversal"
     with pytest.raises(ConfigError, match="task is 'sorting'"):
         DataConfig(task="sorting")
-    with pytest.raises(ConfigError, match="has 131 ids, and the model 1,003"):
+    with pytest.raises(ConfigError, match="vocabulary_size is 1,003"):
         Config(model=shape_of("lstm", stack_width=4, vocabulary_size=1003))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_copy_is_trained_from_start_to_end(kind: str) -> None:
+def test_copy_is_trained_from_start_to_end(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = DataConfig(
         task="copy",
         lengths=LengthRange(minimum=1, maximum=3),
         test_lengths=LengthRange(minimum=4, maximum=5),
         held_out_samples=6,
     )
-    training = TrainingConfig(batches=4, batch_size=4, check_every=2, device="cpu")
+    training = TrainingConfig(batches=4, batch_size=4, check_every=2, settle="certified", device="cpu")
     trainer = Trainer(Config(data=data, model=shape_of(kind, hidden_size=6, stack_width=5), training=training))
     trainer.run()
     assert trainer.progress.batch == 4
     assert [each.tolist() for each in held_out(data).test] == [each.tolist() for each in held_out(DataConfig(
         lengths=data.lengths, test_lengths=data.test_lengths, held_out_samples=6)).test]  # fmt: skip
+    assert trainer._settling is None
+    checkpoints.save(tmp_path, trainer.model.state_dict(), trainer.config)
+    card = (tmp_path / "README.md").read_text()
+    assert "trained to write the string as it is and `&`" in card
+    assert "revers" not in card
+    assert cli.main(["reverse", "--model", str(tmp_path), "hello"]) == 2
+    assert "has learned copy, not reversal" in capsys.readouterr().err
     string = torch.tensor([5, 6, 7])
     assert make_batch([string], TASKS["copy"]).target[:, 0].tolist() == [5, 6, 7, vocabulary.END]

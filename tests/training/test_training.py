@@ -22,6 +22,7 @@ from stackrev.errors import TrainingError
 from stackrev.evaluation.scoring import Scores
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
+from stackrev.tasks import REVERSAL
 from stackrev.tasks.batches import Batch
 from stackrev.tasks.data import DataConfig
 from stackrev.training import trainer as training
@@ -453,7 +454,8 @@ def script(
     """
     sizes: list[list[int]] = []
 
-    def scripted(_: object, strings: Sequence[Tensor]) -> Scores:
+    def scripted(_: object, strings: Sequence[Tensor], *, task: object) -> Scores:
+        assert task is REVERSAL
         if not sizes or (len(strings) == FEW and len(sizes[-1]) != 1):
             sizes.append([])
         check, place = len(sizes) - 1, len(sizes[-1]) % 2
