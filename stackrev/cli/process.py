@@ -108,7 +108,7 @@ class _Torch:
         def announced(module: ModuleType) -> None:
             from stackrev.cli.output import Output
 
-            with _heard(), Output(quiet="--quiet" in sys.argv, result=False).busy("loading torch"):
+            with _uninterrupted(), Output(quiet="--quiet" in sys.argv, result=False).busy("loading torch"):
                 load(module)
 
         spec.loader.exec_module = announced  # type: ignore[method-assign]
@@ -116,8 +116,11 @@ class _Torch:
 
 
 @contextlib.contextmanager
-def _heard() -> Iterator[None]:
-    """Lets no interruption get lost in foreign code that catches everything, as it may while torch is imported."""
+def _uninterrupted() -> Iterator[None]:
+    """Lets an interruption wait, and raises it at the end.
+
+    The import of torch catches some exceptions, goes on without what failed, and aborts the process on others.
+    """
     default = signal.default_int_handler
     if signal.getsignal(signal.SIGINT) is not default or threading.current_thread() is not threading.main_thread():
         yield
@@ -127,18 +130,14 @@ def _heard() -> Iterator[None]:
     def hear(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
         interrupted = True
-        default(number, frame)
 
     signal.signal(signal.SIGINT, hear)
     try:
         yield
-    except BaseException:
-        if not interrupted:
-            raise
     finally:
         signal.signal(signal.SIGINT, default)
-    if interrupted:
-        raise KeyboardInterrupt
+        if interrupted:
+            raise KeyboardInterrupt
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

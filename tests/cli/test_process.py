@@ -233,8 +233,8 @@ class TestInterruption:
             assert (done.returncode, done.stderr) == (130, b""), count
         assert reached > 3
 
-    @pytest.mark.parametrize("after", ["", "    raise ImportError('half imported')\n"])
-    def test_it_is_not_lost_in_what_catches_everything(self, tmp_path, after):
+    @pytest.mark.parametrize("after", ["", "raise ImportError('half imported')\n"])
+    def test_it_waits_for_the_import_of_torch_which_may_lose_it_or_abort(self, tmp_path, after):
         (tmp_path / "torch.py").write_text(
             "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    for _ in range(999): pass\n"
             f"except BaseException:\n    print('caught', flush=True)\n{after}"
@@ -244,7 +244,7 @@ class TestInterruption:
             "try:\n    import torch\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
-        assert (done.returncode, done.stdout, done.stderr) == (130, b"caught\n", b"")
+        assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
     def test_where_it_is_inherited_as_ignored_it_stays_so(self):
         command = f"trap '' INT; exec {shlex.join(COMMAND)} reverse"
