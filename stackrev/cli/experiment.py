@@ -65,7 +65,7 @@ WorkersOption = Annotated[
         "stackrev experiment run runs/default --seeds 0-99 --exact 10000:20,1000000:1",
         "stackrev experiment run runs/small --seeds 0-19 --set hidden_size=32 --set stack_width=32",
         "stackrev experiment run runs/published --setting published --seeds 0-5",
-        "stackrev experiment run runs/default --runs-of-each 10000",
+        "stackrev experiment run runs/default --runs-of-each 10000 --proof",
         "stackrev experiment run runs/default --seeds 0-999 --storage postgresql://me@server/studies",
     )
 )
@@ -82,6 +82,7 @@ def run(
     ] = None,
     exact: ExactOption = None,
     runs_of_each: RunsOfEachOption = None,
+    proof: Annotated[bool, typer.Option("--proof", help="Try to prove each solved run at every length.")] = False,
     workers: WorkersOption = None,
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights", help="Keep each trained model as a checkpoint in FOLDER/weights.")
@@ -101,7 +102,7 @@ def run(
     from stackrev.experiments import experiment
 
     wanted = presets.parse_seeds(seeds)
-    measured = {"exact": exact, "runs_of_each": runs_of_each}
+    measured = {"exact": exact, "runs_of_each": runs_of_each, "proof": "yes" if proof else None}
     if (folder / SETTING).exists() and not any((kind, setting, changes, *measured.values())):
         what = read_setting(folder)
     else:

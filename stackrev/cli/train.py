@@ -29,6 +29,7 @@ from stackrev.config import TrainingConfig
 from stackrev.kinds.config import Config
 
 if TYPE_CHECKING:
+    from stackrev.evaluation.certificate.proof import Proof
     from stackrev.evaluation.scoring import Scores
     from stackrev.training.runs import Run
 
@@ -76,7 +77,7 @@ def train(
     with out.busy("loading"):
         from stackrev.evaluation.scoring import symbols_of
         from stackrev.tasks.batches import held_out
-        from stackrev.training.runs import Run, measure
+        from stackrev.training.runs import Run, certify, measure
 
     if config is None:
         run = Run.resume(folder)
@@ -94,10 +95,12 @@ def train(
         out.note(f"stopped after {run.trainer.progress.batch} batches and saved in {folder}")
         out.hint(f"stackrev train --resume --output {shlex.quote(str(folder))} goes on")
         raise typer.Exit(130)
+    with out.busy("proving the saved file"):
+        proof = certify(folder) if run.config.training.settle == "certified" else None
     total = sum(map(symbols_of, held_out(run.config.data)))
     with out.progress("scoring the saved file", total=total) as advance:
         scores = measure(folder, on_progress=advance)
-    out.result(_result(run, scores), lambda: _print_summary(out, run, scores))
+    out.result(_result(run, scores, proof), lambda: _print_summary(out, run, scores, proof))
     if run.trainer.progress.solved_batch is None:
         out.note(f"the run ended unsolved: after {run.trainer.progress.batch} batches not every string was right")
         out.hint(_advice(run.config, run.folder))
@@ -148,7 +151,7 @@ _INNOCENT = (
 """Settings that do not keep a run from learning, or that are named anyway."""
 
 
-def _result(run: Run, scores: dict[str, Scores]) -> dict[str, Any]:
+def _result(run: Run, scores: dict[str, Scores], proof: Proof | None) -> dict[str, Any]:
     """What `--json` says."""
     from stackrev.training.runs import summary
 
@@ -160,16 +163,19 @@ def _result(run: Run, scores: dict[str, Scores]) -> dict[str, Any]:
         "batches": reached.batch,
         "solved_batch": reached.solved_batch,
         "seconds": round(reached.seconds, 3),
+        "proved": None if proof is None else proof.proved,
         "scores": {lengths: summary(each, config.data.held_out_seed) for lengths, each in scores.items()},
         "command": run.command,
     }
 
 
-def _print_summary(out: Output, run: Run, scores: dict[str, Scores]) -> None:
+def _print_summary(out: Output, run: Run, scores: dict[str, Scores], proof: Proof | None) -> None:
     reached, config = run.trainer.progress, run.config
     solved = "not solved" if reached.solved_batch is None else f"solved after {reached.solved_batch} batches"
     name = f"{config.model.kind}, seed {config.training.seed}"
     out.line(f"{name}: {solved}; {reached.batch} batches in {reached.seconds:.1f} s")
     rows = [(lengths, str(each.samples), share(each.coarse), share(each.fine)) for lengths, each in scores.items()]
     out.table([("lengths", "strings", "coarse", "fine"), *rows])
+    if proof is not None:
+        out.line("proved at every length" if proof.proved else "not proved: `stackrev certify` says what is missing")
     out.line(f"saved in {run.folder}")

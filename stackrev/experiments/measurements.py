@@ -179,6 +179,40 @@ def _tell_runs(found: Any) -> list[str]:
     return [f"runs of {found['length']:,} of one symbol: {found['exact']}/{found['samples']}"]
 
 
+# A proof.
+
+
+def _check_true(raw: Any) -> bool:
+    if raw is not True:
+        raise ConfigError("whether to prove is either said to be true or not at all")
+    return True
+
+
+def _prove(model: Reverser[Any], asked: bool, on_progress: OnProgress) -> dict[str, Any]:
+    """Whether the model reverses every string of every length, by docs/proof.md.
+
+    Returns:
+        `proved`, and the least margins of the proof by name: how far gates are past 0 and 1, and logits apart.
+    """
+    from stackrev.models.certification import prove_model
+
+    proof = prove_model(model)
+    if proof is None or not proof.proved or proof.conditions is None:
+        return {"proved": False}
+    names = ("encoder_push", "encoder_pop", "decoder_push", "decoder_pop", "logits")
+    return {"proved": True, "margins": {name: round(proof.conditions.margins[name], 3) for name in names}}
+
+
+def _tell_proof(found: Any) -> list[str]:
+    return [] if found is None else ["proved" if found["proved"] else "not proved"]
+
+
+def _summarise_proofs(found: Mapping[int, Any], runs: int) -> dict[str, Any]:
+    had = {seed: each for seed, each in found.items() if each is not None}
+    missing = [seed for seed, each in had.items() if not each["proved"]]
+    return {"runs": len(had) - len(missing), "of": runs, "not_proved_seeds": missing}
+
+
 MEASUREMENTS: dict[str, Measurement] = {
     "exact": Measurement(
         parse_exact,
@@ -192,5 +226,6 @@ MEASUREMENTS: dict[str, Measurement] = {
     "runs_of_each": Measurement(
         _parse_length, _check_length, lambda length: 128 * (2 * length + 2), _runs_of_each, None, _tell_runs, _counted
     ),
+    "proof": Measurement(lambda text: True, _check_true, lambda asked: 0, _prove, None, _tell_proof, _summarise_proofs),
 }
 """Everything that can be measured, by name."""

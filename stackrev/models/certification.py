@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from stackrev import kernels
 from stackrev.errors import CheckpointError
 from stackrev.evaluation.certificate.counterexample import Counterexample, Margin, Search
-from stackrev.evaluation.certificate.intervals import Rounding
+from stackrev.evaluation.certificate.intervals import FLOAT32, Rounding
 from stackrev.evaluation.certificate.network import Network
 from stackrev.evaluation.certificate.proof import Boxes, Proof, check_boxes, coarsest, prove
 from stackrev.kinds import kind_of
@@ -24,6 +25,10 @@ from stackrev.storage import checkpoints
 from stackrev.storage.certificates import Certificate, read_certificate, write_certificate
 from stackrev.tasks import vocabulary
 
+if TYPE_CHECKING:
+    from stackrev.models.base import Reverser
+
+_COARSER = 2.0**-18
 OPERANDS = {"TF32": 2.0**-11, "bfloat16": 2.0**-8}
 """Formats that hardware rounds the operands of matrix products to, and their unit roundoffs."""
 
@@ -80,6 +85,44 @@ def network_of(config: ModelConfig, weights: Mapping[str, npt.NDArray[np.float32
     module, _, name = place.partition(":")
     network: Network = getattr(importlib.import_module(module), name)(config, weights)
     return network
+
+
+def prove_quickly(network: Network) -> Proof:
+    """A proof for float32 by boxes that hold for a somewhat coarser arithmetic too, where there are such.
+
+    Its margins are a little smaller than those of `prove`, and it does not say how much is missing where it fails.
+    """
+    for unit in (_COARSER, FLOAT32):
+        proof = prove(network, Rounding(unit=unit), thorough=False)
+        if proof.proved and proof.boxes is not None:
+            return replace(check_boxes(network, proof.boxes), unit=unit)
+    return replace(proof, unit=FLOAT32)
+
+
+def prove_model(model: Reverser[Any]) -> Proof | None:
+    """What `prove_quickly` says of a model as it stands; None if it is of a kind that no proof is about."""
+    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    network = network_of(model.config, arrays)
+    return None if network is None else prove_quickly(network)
+
+
+def certify_run(folder: Path) -> Proof | None:
+    """Prove the checkpoint of a run that has ended, and keep the certificate beside its weights.
+
+    Returns:
+        The proof; None if the model is of a kind that no proof is about.
+
+    Raises:
+        CheckpointError: The checkpoint is damaged, or the certificate cannot be written.
+    """
+    network = open_network(folder)
+    if network is None:
+        return None
+    proof = prove_quickly(network)
+    if proof.proved and proof.boxes is not None:
+        weights = checkpoints.describe(folder).checksums[checkpoints.WEIGHTS]
+        write_certificate(folder, Certificate(weights, proof.unit, proof.boxes.arrays()))
+    return proof
 
 
 def certify(folder: Path, *, on_stage: Callable[[str], object] = lambda _: None) -> Certification:
@@ -162,7 +205,7 @@ def store(certification: Certification) -> None:
     if not certification.proved or strongest is None or strongest.boxes is None:
         raise CheckpointError(f"{certification.folder} is not proved, so there is no certificate to write")
     boxes = strongest.boxes.arrays()
-    write_certificate(certification.folder, Certificate(certification.weights, strongest.rounding.unit, boxes))
+    write_certificate(certification.folder, Certificate(certification.weights, strongest.unit, boxes))
 
 
 def check_stored(folder: Path) -> Proof | None:

@@ -23,9 +23,11 @@ from typing import Any
 import torch
 
 from stackrev.errors import CheckpointError, LockedError, TrainingError
+from stackrev.evaluation.certificate.proof import Proof
 from stackrev.evaluation.scoring import Scores, score
 from stackrev.kinds.config import Config, settings_of
 from stackrev.models import load
+from stackrev.models.certification import certify_run
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
 from stackrev.tasks import TASKS
@@ -293,6 +295,20 @@ def measure(folder: Path, *, on_progress: Callable[[int], object] | None = None)
         recorded = {name: summary(each, data.held_out_seed) for name, each in scores.items()}
         checkpoints.save_scores(folder, recorded, lock=lock)
     return scores
+
+
+def certify(folder: Path) -> Proof | None:
+    """Prove that the model of a finished run reverses every string, from its file, and keep the certificate there.
+
+    Returns:
+        The proof, which may have failed; None if the model is of a kind that no proof is about.
+
+    Raises:
+        TrainingError: Another process trains in the folder.
+        CheckpointError: The checkpoint cannot be read, or the certificate not be written.
+    """
+    with _locked(folder):
+        return certify_run(folder)
 
 
 def summary(scores: Scores, seed: int) -> dict[str, Any]:

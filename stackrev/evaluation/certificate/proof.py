@@ -66,12 +66,14 @@ class Proof:
         conditions: What the check of the boxes has found; None if there are none.
         missing: Which search found no box, "encoder" or "decoder"; None if both did.
         rounding: The arithmetic that the proof is about.
+        unit: The greatest unit roundoff that the boxes are known to be a proof for.
     """
 
     boxes: Boxes | None
     conditions: Conditions | None
     missing: str | None
     rounding: Rounding
+    unit: float
 
     @property
     def proved(self) -> bool:
@@ -90,10 +92,10 @@ def prove(network: Network, rounding: Rounding | None = None, *, thorough: bool 
     rounding = rounding or Rounding()
     encoder = find_encoder_box(network, rounding, thorough=thorough)
     if encoder is None:
-        return Proof(None, None, "encoder", rounding)
+        return Proof(None, None, "encoder", rounding, rounding.unit)
     decoder = find_decoder_box(network, encoder, rounding, thorough=thorough)
     if decoder is None:
-        return Proof(None, None, "decoder", rounding)
+        return Proof(None, None, "decoder", rounding, rounding.unit)
     return check_boxes(network, Boxes(encoder, decoder), rounding)
 
 
@@ -107,7 +109,7 @@ def check_boxes(network: Network, boxes: Boxes, rounding: Rounding | None = None
     """
     rounding = rounding or Rounding()
     with np.errstate(all="ignore"):  # what is no number fails the conditions
-        return Proof(boxes, check(network, boxes.encoder, boxes.decoder, rounding), None, rounding)
+        return Proof(boxes, check(network, boxes.encoder, boxes.decoder, rounding), None, rounding, rounding.unit)
 
 
 def coarsest(network: Network, proof: Proof) -> Proof:
