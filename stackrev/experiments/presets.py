@@ -35,6 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training.schedule": "constant",
         "training.warmup_batches": 0,
         "training.recurrent_l1": 0.0,
+        "training.settle": "plain",
         "training.settle_temperature": 1.0,
         "training.curriculum_start": None,
         "training.mixed_lengths": False,
