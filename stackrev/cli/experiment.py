@@ -222,7 +222,7 @@ class _Telling:
 
     def stage(self, stage: Any) -> None:
         """A seed has come so far."""
-        self._view.at(stage.seed, f"seed {stage.seed}: {stage.words}", done=stage.done, total=stage.total)
+        self._view.at(stage.seed, f"seed {stage.seed}: {stage.words}", done=stage.done, total=stage.total or None)
 
     def wait(self, seeds: int) -> None:
         """Other workers have the rest."""

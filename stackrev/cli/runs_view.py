@@ -27,6 +27,7 @@ class RunsView:
     def line(self, text: str) -> None:
         """Say something that stays, such as what came of a run."""
         if self._bars is not None:
+            self._bars.refresh()  # where the others stand now, however soon after the last frame
             shown = self._output.err.shown(text)
             self._bars.console.print(shown, markup=False, highlight=False, soft_wrap=True)
         elif not self._output.quiet:
@@ -39,6 +40,7 @@ class RunsView:
         values: dict[str, Any] = {"description": self._output.err.shown(text), "completed": done, "total": total}
         if run not in self._tasks:
             self._tasks[run] = self._bars.add_task(**values)
+            self._bars.refresh()
         else:
             self._bars.update(self._tasks[run], **values)
 

@@ -30,9 +30,11 @@ class Measurement:
     Attributes:
         parse: Reads what is asked of it, as on a command line, into plain JSON values; raises `ConfigError`.
         check: Reads the same from a `setting.json`; raises `ConfigError`.
-        symbols: How many symbols it will go through, strings and targets, for a view of how far it is.
+        symbols: How many symbols it will go through, strings and targets, for a view of how far it is; 0 if none are
+            counted.
         measure: Measures a model; plain JSON values.
         nothing: What stands for a run that was not solved, and is not measured.
+        valid: Whether plain JSON values are what `measure` gives; of what is stored, by whomever.
         tell: What it found, in a few words.
         summarise: What it found of all runs (one object a solved run, and the number of all runs), for `summary.json`.
     """
@@ -42,6 +44,7 @@ class Measurement:
     symbols: Callable[[Any], int]
     measure: Callable[[Reverser[Any], Any, OnProgress], Any]
     nothing: Any
+    valid: Callable[[Any], bool]
     tell: Callable[[Any], Sequence[str]]
     summarise: Callable[[Mapping[int, Any], int], Any]
 
@@ -115,6 +118,18 @@ def _tried(model: Reverser[Any], strings: Sequence[Tensor], on_progress: OnProgr
     return {**found, "margin": float(f"{scores.margins.logits:.3g}")}
 
 
+def _valid_exact(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        length.isascii() and length.isdecimal() and has_numbers(each, "exact", "samples")
+        for length, each in found.items()
+    )
+
+
+def has_numbers(raw: Any, *names: str) -> bool:
+    """Whether plain JSON values are an object that has numbers of these names."""
+    return isinstance(raw, dict) and all(type(raw.get(name)) in (int, float) for name in names)
+
+
 def _tell_exact(found: Mapping[str, Any]) -> list[str]:
     return [f"{int(length):,}: {each['exact']}/{each['samples']}" for length, each in found.items()]
 
@@ -173,6 +188,10 @@ def _runs_of_each(model: Reverser[Any], length: int, on_progress: OnProgress) ->
     return {**result, "margin": min(margins)} if margins else result
 
 
+def _valid_runs(found: Any) -> bool:
+    return found is None or has_numbers(found, "length", "exact", "samples")
+
+
 def _tell_runs(found: Any) -> list[str]:
     if found is None:
         return []
@@ -203,6 +222,10 @@ def _prove(model: Reverser[Any], asked: bool, on_progress: OnProgress) -> dict[s
     return {"proved": True, "margins": {name: round(proof.conditions.margins[name], 3) for name in names}}
 
 
+def _valid_proof(found: Any) -> bool:
+    return found is None or (isinstance(found, dict) and type(found.get("proved")) is bool)
+
+
 def _tell_proof(found: Any) -> list[str]:
     return [] if found is None else ["proved" if found["proved"] else "not proved"]
 
@@ -220,12 +243,22 @@ MEASUREMENTS: dict[str, Measurement] = {
         lambda asked: sum((2 * int(length) + 2) * samples for length, samples in asked.items()),
         _exact,
         {},
+        _valid_exact,
         _tell_exact,
         _summarise_exact,
     ),
     "runs_of_each": Measurement(
-        _parse_length, _check_length, lambda length: 128 * (2 * length + 2), _runs_of_each, None, _tell_runs, _counted
+        _parse_length,
+        _check_length,
+        lambda length: 128 * (2 * length + 2),
+        _runs_of_each,
+        None,
+        _valid_runs,
+        _tell_runs,
+        _counted,
     ),
-    "proof": Measurement(lambda text: True, _check_true, lambda asked: 0, _prove, None, _tell_proof, _summarise_proofs),
+    "proof": Measurement(
+        lambda text: True, _check_true, lambda asked: 0, _prove, None, _valid_proof, _tell_proof, _summarise_proofs
+    ),
 }
 """Everything that can be measured, by name."""

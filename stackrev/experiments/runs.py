@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackrev.errors import StackrevError, StudyError
-from stackrev.experiments.measurements import MEASUREMENTS
+from stackrev.experiments.measurements import MEASUREMENTS, has_numbers
 from stackrev.kinds.config import Config
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Stage(NamedTuple):
         seed: Which.
         words: What is being done.
         done: How much of it is.
-        total: How much there is to do.
+        total: How much there is to do; 0 if nobody knows.
     """
 
     seed: int
@@ -105,7 +105,8 @@ def _measure(model: Reverser[Any], name: str, asked: Any, seed: int, tell: OnSta
     def on_progress(symbols: int) -> None:
         nonlocal done
         done += symbols
-        tell(Stage(seed, f"measuring {name.replace('_', ' ')}: {done:,} of {total:,} symbols", done, total))
+        far = f": {done:,} of {total:,} symbols" if total else ""
+        tell(Stage(seed, f"measuring {name.replace('_', ' ')}{far}", done, total))
 
     on_progress(0)
     return MEASUREMENTS[name].measure(model, asked, on_progress)
@@ -164,25 +165,19 @@ def read_result(raw: Any) -> dict[str, Any]:
         if type(raw.get(name, ...)) not in types:
             raise StudyError(f"its {name!r} is missing or of another type")
     scored = [raw[name] for name in ("validation", "test") if raw[name] is not None]
-    counted = list(raw["exact"].values()) + ([raw["runs_of_each"]] if raw.get("runs_of_each") is not None else [])
-    lines = [line for line in raw["history"] if _has(line, ("batch", "loss", "seconds"))]
+    lines = [line for line in raw["history"] if has_numbers(line, "batch", "loss", "seconds")]
     good = (
         raw["seed"] >= 0
+        and isinstance(raw.get("error", ""), str)
         and (raw["solved_batch"] is None) == (raw["solved_seconds"] is None)
-        and all(_has(each, ("coarse", "fine")) for each in scored)
-        and all(length.isdecimal() for length in raw["exact"])
-        and all(_has(each, ("exact", "samples")) for each in counted)
+        and all(has_numbers(each, "coarse", "fine") for each in scored)
+        and all(each.valid(raw[name]) for name, each in MEASUREMENTS.items() if name in raw)
         and len(lines) == len(raw["history"])
-        and all(_has(line.get(name), ("coarse", "fine")) for line in lines for name in ("validation", "test"))
+        and all(has_numbers(line.get(name), "coarse", "fine") for line in lines for name in ("validation", "test"))
     )
     if not good:
         raise StudyError("its parts do not fit together")
     return raw
-
-
-def _has(raw: Any, names: tuple[str, ...]) -> bool:
-    """Whether an object has numbers of these names."""
-    return isinstance(raw, dict) and all(type(raw.get(name)) in (int, float) for name in names)
 
 
 def environment() -> dict[str, Any]:
