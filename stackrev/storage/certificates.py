@@ -19,20 +19,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from stackrev.errors import CheckpointError, MissingFileError
 from stackrev.storage import files
 from stackrev.storage.format import CERTIFICATE as CERTIFICATE
 from stackrev.storage.format import LIMITS
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[np.float64]
+
 _FORMAT = {"format": "stackrev-certificate", "version": "1"}
 _KEYS = {*_FORMAT, "weights", "unit", "sha256"}
 _AGAIN = "make it again with `stackrev certify --write`"
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def write_certificate(folder: Path, certificate: Certificate) -> None:
     Raises:
         CheckpointError: It cannot be written.
     """
+    import numpy as np
     from safetensors.numpy import save
 
     boxes = {name: np.ascontiguousarray(ends, dtype=np.float64) for name, ends in sorted(certificate.boxes.items())}
@@ -103,6 +106,7 @@ def parse_certificate(data: bytes, path: Path) -> Certificate:
     Raises:
         CheckpointError: It is damaged.
     """
+    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
