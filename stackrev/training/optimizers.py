@@ -46,6 +46,11 @@ class Optimizer:
             for name, parameter in self._parameters.items()
         }
 
+    @property
+    def rescales(self) -> bool:
+        """Whether it divides a gradient by its usual size, so that large ones do not make large steps."""
+        return self._training.optimizer != "sgd"
+
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for parameter in self._parameters.values():

@@ -34,6 +34,9 @@ CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
 sets: a run is solved by them, and it ends by them."""
 
+BOUND_NORM = 0.3
+"""What the bounds' gradient is clipped to, where the optimizer does not divide a gradient by its usual size."""
+
 
 @dataclass(frozen=True)
 class BatchEvent:
@@ -287,7 +290,11 @@ class Trainer:
         closing = None
         if settling and self._settling is not None:
             bound, closing = self._settling.loss()
-            loss = loss + bound
+            if self.optimizer.rescales:
+                loss = loss + bound
+            else:  # bounds have a gradient far larger than the data's, which is followed as it is
+                bound.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, BOUND_NORM)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, training.clip_norm)
         measured, gradient_norm = float(loss_at_one), float(norm)

@@ -80,6 +80,20 @@ def test_bounds_join_the_loss_once_a_run_is_solved() -> None:
     assert not same(runs["plain", 0], runs["certified", 0])
 
 
+def test_bounds_do_not_drown_the_data_in_plain_gradient_descent() -> None:
+    """A solved run that followed their gradient as it is would unlearn the task within some batches."""
+    ends = {}
+    for settle in ("plain", "certified"):
+        changes = {"optimizer": "sgd", "learning_rate": 0.1, "clip_norm": math.inf, "recurrent_l1": 0.0, "batches": 1}
+        trainer = solved(tiny(settle=settle, **changes))
+        with torch.no_grad():
+            trainer.model.logits.weight.mul_(20)  # so that both gradients are large
+        trainer.run()
+        ends[settle] = torch.cat([each.detach().flatten() for each in trainer.model.parameters()])
+    moved = float((ends["certified"] - ends["plain"]).norm())
+    assert 0.1 * 0.29 < moved < 0.1 * 0.301
+
+
 @pytest.mark.parametrize("shape", [{}, {"layers": 2}, {"shared_controls": True}], ids=str)
 @pytest.mark.parametrize("stop", [1, 5, 8])
 def test_a_run_resumes_bit_for_bit_while_it_settles(shape: dict[str, Any], stop: int) -> None:
