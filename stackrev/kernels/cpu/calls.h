@@ -8,12 +8,14 @@
 #include <string>
 #include <type_traits>
 
+#include "index.h"
+
 namespace stackrev {
 
 // What a function returns
 enum Status { kDone = 0, kNoMemory = 1, kWrongLengths = 2, kUnknownSymbol = 3 };
 
-constexpr long kChunkRows = 48;  // rows of a batch that a thread takes together: what they carry fits the cache
+constexpr Index kChunkRows = 48;  // rows of a batch that a thread takes together: what they carry fits the cache
 
 // The neural stack over T steps given all its controls
 struct StackCall {

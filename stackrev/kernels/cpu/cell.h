@@ -17,7 +17,7 @@
 namespace stackrev {
 
 struct Sizes {
-    long hidden, width, layers;
+    Index hidden, width, layers;
 };
 
 // The weights as the caller has them: row-major, recurrent[k] [M + H or 2H, 4H], control [H, 2 + M].
@@ -31,14 +31,14 @@ struct RawWeights {
 
 // Copies `parts` runs of `size` numbers, `from_stride` apart, to runs `to_stride` apart.
 template <typename S>
-inline void copy_parts(S* to, long to_stride, const S* from, long from_stride, long parts, long size) {
+inline void copy_parts(S* to, Index to_stride, const S* from, Index from_stride, Index parts, Index size) {
     if (to_stride == size && from_stride == size) return copy<S>(to, from, parts * size);
-    for (long i = 0; i < parts; ++i) copy<S>(to + i * to_stride, from + i * from_stride, size);
+    for (Index i = 0; i < parts; ++i) copy<S>(to + i * to_stride, from + i * from_stride, size);
 }
 
 // Where a run of padded parts starts, given the parts without padding: there, if none is needed, or in `scratch`.
 template <typename S>
-inline const S* pad_parts(const S* from, S* scratch, long parts, long size, long padded_size) {
+inline const S* pad_parts(const S* from, S* scratch, Index parts, Index size, Index padded_size) {
     if (size == padded_size) return from;
     copy_parts<S>(scratch, padded_size, from, size, parts, size);
     return scratch;
@@ -48,30 +48,30 @@ inline const S* pad_parts(const S* from, S* scratch, long parts, long size, long
 template <typename S>
 struct Weights {
     Sizes sizes;
-    long ph, pm;
+    Index ph, pm;
     std::vector<Packed<S>> recurrent;  // forward: [source, 4 ph], backward: its transpose
     std::vector<Buffer<S>> biases;     // [4 ph], of the layers above the first
     Packed<S> value;                   // forward: [ph, pm], backward: its transpose
     Buffer<S> value_bias, push, pop;   // [pm], [ph], [ph]
     S push_bias, pop_bias;
 
-    long below(long layer) const { return layer == 0 ? pm : ph; }
-    long source(long layer) const { return below(layer) + ph; }
+    Index below(Index layer) const { return layer == 0 ? pm : ph; }
+    Index source(Index layer) const { return below(layer) + ph; }
 
     Weights(Sizes s, const RawWeights<S>& raw, bool backward)
         : sizes(s), ph(padded<S>(s.hidden)), pm(padded<S>(s.width)), value_bias(pm), push(ph), pop(ph) {
-        for (long k = 0; k < s.layers; ++k) {
+        for (Index k = 0; k < s.layers; ++k) {
             recurrent.push_back(pack_recurrent(raw.recurrent[k], k, backward));
             if (k == 0) continue;
             biases.emplace_back(4 * ph);
             copy_parts<S>(biases.back().data(), ph, raw.biases[k - 1], s.hidden, 4, s.hidden);
         }
         value = backward ? Packed<S>(pm, ph) : Packed<S>(ph, pm);
-        for (long j = 0; j < s.hidden; ++j) {
+        for (Index j = 0; j < s.hidden; ++j) {
             const S* const row = raw.control + j * (2 + s.width);
             push[j] = row[0];
             pop[j] = row[1];
-            for (long m = 0; m < s.width; ++m) backward ? value.set(m, j, row[2 + m]) : value.set(j, m, row[2 + m]);
+            for (Index m = 0; m < s.width; ++m) backward ? value.set(m, j, row[2 + m]) : value.set(j, m, row[2 + m]);
         }
         push_bias = raw.control_bias[0];
         pop_bias = raw.control_bias[1];
@@ -79,12 +79,12 @@ struct Weights {
     }
 
    private:
-    Packed<S> pack_recurrent(const S* raw, long layer, bool backward) const {
-        const long H = sizes.hidden, first = layer == 0 ? sizes.width : H;
+    Packed<S> pack_recurrent(const S* raw, Index layer, bool backward) const {
+        const Index H = sizes.hidden, first = layer == 0 ? sizes.width : H;
         Packed<S> packed = backward ? Packed<S>(4 * ph, source(layer)) : Packed<S>(source(layer), 4 * ph);
-        for (long i = 0; i < first + H; ++i) {
-            const long row = i < first ? i : below(layer) + i - first;
-            for (long gate = 0; gate < 4; ++gate) {
+        for (Index i = 0; i < first + H; ++i) {
+            const Index row = i < first ? i : below(layer) + i - first;
+            for (Index gate = 0; gate < 4; ++gate) {
                 const S* const run = raw + (i * 4 + gate) * H;
                 if (backward) {
                     packed.set_across(gate * ph, row, run, H);
@@ -99,8 +99,8 @@ struct Weights {
 
 // activated: i, f, o = sigmoid(z), g = tanh(z), which may be z's own memory;   c = f c + i g,   h = o tanh(c)
 template <typename S>
-inline void lstm_cell(const S* z, S* activated, S* c, S* h, long ph) {
-    for (long j = 0; j < ph; j += Lanes<S>::count) {
+inline void lstm_cell(const S* z, S* activated, S* c, S* h, Index ph) {
+    for (Index j = 0; j < ph; j += Lanes<S>::count) {
         const Vector<S> i = sigmoid<S>(load<S>(z + j));
         const Vector<S> f = sigmoid<S>(load<S>(z + ph + j));
         const Vector<S> g = hyperbolic_tangent<S>(load<S>(z + 2 * ph + j));
@@ -117,8 +117,8 @@ inline void lstm_cell(const S* z, S* activated, S* c, S* h, long ph) {
 
 // From the gradient of h and of c to those of z and of the cell before, which replaces g_c.
 template <typename S>
-inline void lstm_cell_backward(const S* activated, const S* c, const S* c_before, const S* g_h, S* g_c, S* g_z, long ph) {
-    for (long j = 0; j < ph; j += Lanes<S>::count) {
+inline void lstm_cell_backward(const S* activated, const S* c, const S* c_before, const S* g_h, S* g_c, S* g_z, Index ph) {
+    for (Index j = 0; j < ph; j += Lanes<S>::count) {
         const Vector<S> i = load<S>(activated + j), f = load<S>(activated + ph + j);
         const Vector<S> g = load<S>(activated + 2 * ph + j), o = load<S>(activated + 3 * ph + j);
         const Vector<S> gh = load<S>(g_h + j);
@@ -141,13 +141,13 @@ inline void gate_inputs(const Weights<S>& weights, const S* h, const S* noise, S
 
 // In place, for `size` numbers whose padding may be written
 template <typename S>
-inline void sigmoid_all(S* x, long size) {
-    for (long i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, sigmoid<S>(load<S>(x + i)));
+inline void sigmoid_all(S* x, Index size) {
+    for (Index i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, sigmoid<S>(load<S>(x + i)));
 }
 
 template <typename S>
-inline void tanh_all(S* x, long size) {
-    for (long i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, hyperbolic_tangent<S>(load<S>(x + i)));
+inline void tanh_all(S* x, Index size) {
+    for (Index i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, hyperbolic_tangent<S>(load<S>(x + i)));
 }
 
 // gate = clamp((1 + 2e) sigmoid - e, 0, 1), given the sigmoid

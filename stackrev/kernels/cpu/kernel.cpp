@@ -215,11 +215,11 @@ STACKREV_EXPORT void stackrev_stream_nearest(const stackrev::Stream* stream, dou
 // where numbers too small to be normal count as zero; a stream does not flush.
 STACKREV_EXPORT int stackrev_activation(int hyperbolic, int flush, const float* from, float* to, std::int64_t count) {
     return guarded([&] {
-        constexpr long kBlock = 4096;
+        constexpr stackrev::Index kBlock = 4096;
         stackrev::Buffer<float> block(kBlock);
         const auto run = [&] {
             for (std::int64_t i = 0; i < count; i += kBlock) {
-                const long size = static_cast<long>(std::min<std::int64_t>(kBlock, count - i));
+                const stackrev::Index size = std::min(kBlock, count - i);
                 stackrev::copy<float>(block.data(), from + i, size);
                 hyperbolic ? stackrev::tanh_all<float>(block.data(), size) : stackrev::sigmoid_all<float>(block.data(), size);
                 stackrev::copy<float>(to + i, block.data(), size);

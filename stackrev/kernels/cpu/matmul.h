@@ -20,14 +20,14 @@ template <typename S>
 class Buffer {
    public:
     Buffer() = default;
-    explicit Buffer(long size)
+    explicit Buffer(Index size)
         : data_(static_cast<S*>(::operator new(sizeof(S) * static_cast<std::size_t>(size > 0 ? size : 1), kLine))) {
         clear(data_.get(), size);
     }
     S* data() { return data_.get(); }
     const S* data() const { return data_.get(); }
-    S& operator[](long i) { return data_.get()[i]; }
-    const S& operator[](long i) const { return data_.get()[i]; }
+    S& operator[](Index i) { return data_.get()[i]; }
+    const S& operator[](Index i) const { return data_.get()[i]; }
 
    private:
     static constexpr std::align_val_t kLine{64};
@@ -42,47 +42,47 @@ template <typename S>
 class Packed {
    public:
     Packed() = default;
-    Packed(long depth, long columns) : depth_(depth), columns_(columns), data_(depth * columns) {}
+    Packed(Index depth, Index columns) : depth_(depth), columns_(columns), data_(depth * columns) {}
 
-    void set(long row, long column, S weight) { *at(row, column) = weight; }
+    void set(Index row, Index column, S weight) { *at(row, column) = weight; }
 
     // `count` numbers of a row, from a column on
-    void set_run(long row, long column, const S* weights, long count) {
-        for (long end = column + count; column < end;) {
-            const long run = std::min(end - column, kPanel - column % kPanel);
+    void set_run(Index row, Index column, const S* weights, Index count) {
+        for (Index end = column + count; column < end;) {
+            const Index run = std::min(end - column, kPanel - column % kPanel);
             copy<S>(at(row, column), weights, run);
             column += run;
             weights += run;
         }
     }
 
-    const S* panel(long index) const { return data_.data() + index * kPanel * depth_; }
-    long panels() const { return (columns_ + kPanel - 1) / kPanel; }
-    long width_of(long panel) const { return columns_ - panel * kPanel < kPanel ? columns_ - panel * kPanel : kPanel; }
-    long depth() const { return depth_; }
+    const S* panel(Index index) const { return data_.data() + index * kPanel * depth_; }
+    Index panels() const { return (columns_ + kPanel - 1) / kPanel; }
+    Index width_of(Index panel) const { return columns_ - panel * kPanel < kPanel ? columns_ - panel * kPanel : kPanel; }
+    Index depth() const { return depth_; }
 
-    static constexpr long kPanel = 2 * Lanes<S>::count;
+    static constexpr Index kPanel = 2 * Lanes<S>::count;
 
     // `count` numbers of a column, from a row on
-    void set_across(long row, long column, const S* weights, long count) {
+    void set_across(Index row, Index column, const S* weights, Index count) {
         S* const to = at(row, column);
-        const long stride = width_of(column / kPanel);
-        for (long i = 0; i < count; ++i) to[i * stride] = weights[i];
+        const Index stride = width_of(column / kPanel);
+        for (Index i = 0; i < count; ++i) to[i * stride] = weights[i];
     }
 
    private:
-    S* at(long row, long column) {
-        const long panel = column / kPanel;
+    S* at(Index row, Index column) {
+        const Index panel = column / kPanel;
         return data_.data() + panel * kPanel * depth_ + row * width_of(panel) + column % kPanel;
     }
 
-    long depth_ = 0, columns_ = 0;
+    Index depth_ = 0, columns_ = 0;
     Buffer<S> data_;
 };
 
 // R rows of a panel of W vectors. Where R is small, U partial sums each hide the latency of the additions.
 template <typename S, int R, int W, int U>
-inline void tile(S* out, long out_stride, const S* in, long in_stride, const S* panel, long depth, bool add) {
+inline void tile(S* out, Index out_stride, const S* in, Index in_stride, const S* panel, Index depth, bool add) {
     constexpr int count = Lanes<S>::count;
     Vector<S> sum[U][R][W];
 #pragma GCC unroll 16
@@ -94,7 +94,7 @@ inline void tile(S* out, long out_stride, const S* in, long in_stride, const S* 
             for (int u = 1; u < U; ++u) sum[u][r][w] = Vector<S>{};
         }
     }
-    long k = 0;
+    Index k = 0;
     for (; k + U <= depth; k += U) {
 #pragma GCC unroll 4
         for (int u = 0; u < U; ++u) {
@@ -130,7 +130,7 @@ inline void tile(S* out, long out_stride, const S* in, long in_stride, const S* 
 }
 
 template <typename S, int R, int W>
-void tile_of(int rows, S* out, long out_stride, const S* in, long in_stride, const S* panel, long depth, bool add) {
+void tile_of(int rows, S* out, Index out_stride, const S* in, Index in_stride, const S* panel, Index depth, bool add) {
     if (rows == R) {
         tile<S, R, W, (R == 1 ? 4 : R <= 3 ? 2 : 1)>(out, out_stride, in, in_stride, panel, depth, add);
     } else if constexpr (R > 1) {
@@ -140,12 +140,12 @@ void tile_of(int rows, S* out, long out_stride, const S* in, long in_stride, con
 
 // out (+)= in @ weights, for `rows` rows in tiles of nearly equal height
 template <typename S>
-void multiply(long rows, S* out, long out_stride, const S* in, long in_stride, const Packed<S>& weights, bool add) {
+void multiply(Index rows, S* out, Index out_stride, const S* in, Index in_stride, const Packed<S>& weights, bool add) {
     if (rows == 0) return;
-    const long tiles = (rows + kTileRows - 1) / kTileRows;
-    for (long p = 0; p < weights.panels(); ++p) {
-        for (long i = 0; i < tiles; ++i) {
-            const long first = rows * i / tiles, end = rows * (i + 1) / tiles;
+    const Index tiles = (rows + kTileRows - 1) / kTileRows;
+    for (Index p = 0; p < weights.panels(); ++p) {
+        for (Index i = 0; i < tiles; ++i) {
+            const Index first = rows * i / tiles, end = rows * (i + 1) / tiles;
             S* const to = out + first * out_stride + p * Packed<S>::kPanel;
             const S* const from = in + first * in_stride;
             const int height = static_cast<int>(end - first);
@@ -162,13 +162,13 @@ void multiply(long rows, S* out, long out_stride, const S* in, long in_stride, c
 template <typename S>
 struct RowPairs {
     const S *in, *g;
-    long rows;
+    Index rows;
 };
 
 // R rows of the sums, W vectors wide.
 template <typename S, int R, int W>
-inline void sums_tile(S* sums, long stride, const std::vector<RowPairs<S>>& factors, long row, long in_stride, long column,
-                      long g_stride) {
+inline void sums_tile(S* sums, Index stride, const std::vector<RowPairs<S>>& factors, Index row, Index in_stride, Index column,
+                      Index g_stride) {
     constexpr int count = Lanes<S>::count;
     Vector<S> sum[R][W];
 #pragma GCC unroll 16
@@ -178,7 +178,7 @@ inline void sums_tile(S* sums, long stride, const std::vector<RowPairs<S>>& fact
     }
     for (const RowPairs<S>& pairs : factors) {
         const S *in = pairs.in + row, *g = pairs.g + column;
-        for (long i = 0; i < pairs.rows; ++i, in += in_stride, g += g_stride) {
+        for (Index i = 0; i < pairs.rows; ++i, in += in_stride, g += g_stride) {
             Vector<S> values[W];
 #pragma GCC unroll 2
             for (int w = 0; w < W; ++w) values[w] = load<S>(g + w * count);
@@ -198,8 +198,8 @@ inline void sums_tile(S* sums, long stride, const std::vector<RowPairs<S>>& fact
 }
 
 template <typename S, int R, int W>
-void sums_tile_of(int height, S* sums, long stride, const std::vector<RowPairs<S>>& factors, long row, long in_stride,
-                  long column, long g_stride) {
+void sums_tile_of(int height, S* sums, Index stride, const std::vector<RowPairs<S>>& factors, Index row, Index in_stride,
+                  Index column, Index g_stride) {
     if (height == R) {
         sums_tile<S, R, W>(sums, stride, factors, row, in_stride, column, g_stride);
     } else if constexpr (R > 1) {
@@ -210,12 +210,13 @@ void sums_tile_of(int height, S* sums, long stride, const std::vector<RowPairs<S
 // sums[depth, columns] += in' @ g over all rows of the factors. `columns` is a multiple of the vector's length and the
 // sums' stride. The more rows at once, the less often the sums go through memory.
 template <typename S>
-void add_products(S* sums, long depth, long columns, const std::vector<RowPairs<S>>& factors, long in_stride, long g_stride) {
-    constexpr long panel = Packed<S>::kPanel;
-    const long tiles = (depth + kTileRows - 1) / kTileRows;
-    for (long column = 0; column < columns; column += panel) {
-        for (long i = 0; i < tiles; ++i) {
-            const long first = depth * i / tiles, end = depth * (i + 1) / tiles;
+void add_products(S* sums, Index depth, Index columns, const std::vector<RowPairs<S>>& factors, Index in_stride,
+                  Index g_stride) {
+    constexpr Index panel = Packed<S>::kPanel;
+    const Index tiles = (depth + kTileRows - 1) / kTileRows;
+    for (Index column = 0; column < columns; column += panel) {
+        for (Index i = 0; i < tiles; ++i) {
+            const Index first = depth * i / tiles, end = depth * (i + 1) / tiles;
             S* const to = sums + first * columns + column;
             const int height = static_cast<int>(end - first);
             if (columns - column >= panel) {
@@ -229,8 +230,8 @@ void add_products(S* sums, long depth, long columns, const std::vector<RowPairs<
 
 // sums[columns] += the sum of the rows of g
 template <typename S>
-void add_rows(long rows, S* sums, long columns, const S* g, long g_stride) {
-    for (long i = 0; i < rows; ++i) add_scaled<S>(sums, 1, g + i * g_stride, columns);
+void add_rows(Index rows, S* sums, Index columns, const S* g, Index g_stride) {
+    for (Index i = 0; i < rows; ++i) add_scaled<S>(sums, 1, g + i * g_stride, columns);
 }
 
 }  // namespace stackrev

@@ -30,23 +30,23 @@ class ReadOut {
         : c_(call), T(call.steps), B(call.batch), H(call.hidden), V(call.symbols), ph(padded<S>(H)), pv(padded<S>(V)),
           output_(H, ph), logits_(H, pv), output_bias_(ph), logits_bias_(pv) {
         const S *const output = static_cast<const S*>(c_.output), *const logits = static_cast<const S*>(c_.logits);
-        for (long i = 0; i < H; ++i) output_.set_across(0, i, output + i * H, H);
-        for (long i = 0; i < V; ++i) logits_.set_across(0, i, logits + i * H, H);
+        for (Index i = 0; i < H; ++i) output_.set_across(0, i, output + i * H, H);
+        for (Index i = 0; i < V; ++i) logits_.set_across(0, i, logits + i * H, H);
         copy<S>(output_bias_.data(), static_cast<const S*>(c_.output_bias), H);
         std::fill(logits_bias_.data(), logits_bias_.data() + pv, std::numeric_limits<S>::lowest());  // of what is padding
         copy<S>(logits_bias_.data(), static_cast<const S*>(c_.logits_bias), V);
-        for (long b = 0; b < B; ++b) n_ += c_.lengths[b];
+        for (Index b = 0; b < B; ++b) n_ += c_.lengths[b];
         if (c_.right) return;
         output_back_ = Packed<S>(H, ph);
         logits_back_ = Packed<S>(V, ph);
-        for (long i = 0; i < H; ++i) output_back_.set_run(i, 0, output + i * H, H);
-        for (long i = 0; i < V; ++i) logits_back_.set_run(i, 0, logits + i * H, H);
+        for (Index i = 0; i < H; ++i) output_back_.set_run(i, 0, output + i * H, H);
+        for (Index i = 0; i < V; ++i) logits_back_.set_run(i, 0, logits + i * H, H);
     }
 
     void run() {
-        const std::vector<long> cuts = this->cuts();
+        const std::vector<Index> cuts = this->cuts();
         std::vector<Sums> sums(cuts.size() - 1);
-        in_parallel(long(sums.size()), c_.threads, [&](long i) { sums[i] = run(cuts[i], cuts[i + 1]); });
+        in_parallel(Index(sums.size()), c_.threads, [&](Index i) { sums[i] = run(cuts[i], cuts[i + 1]); });
         if (!c_.right) write(sums);
     }
 
@@ -58,26 +58,26 @@ class ReadOut {
     };
 
     // How many rows take step t: of `rows` at most, the first so many
-    long running(long t, long rows) const {
+    Index running(Index t, Index rows) const {
         while (rows > 0 && c_.lengths[rows - 1] <= t) --rows;
         return rows;
     }
 
     // Cuts the steps where the sum of their rows passes each thread's share.
-    std::vector<long> cuts() const {
-        const long parts = std::max<long>(1, std::min(long(c_.threads), T));
-        std::vector<long> result{0};
-        long rows = B, done = 0;
-        for (long t = 0; t < T && long(result.size()) < parts; ++t) {
+    std::vector<Index> cuts() const {
+        const Index parts = std::max<Index>(1, std::min(Index(c_.threads), T));
+        std::vector<Index> result{0};
+        Index rows = B, done = 0;
+        for (Index t = 0; t < T && Index(result.size()) < parts; ++t) {
             rows = running(t, rows);
             done += rows;
-            if (done * parts >= n_ * long(result.size())) result.push_back(t + 1);
+            if (done * parts >= n_ * Index(result.size())) result.push_back(t + 1);
         }
         if (result.back() < T || result.size() == 1) result.push_back(T);
         return result;
     }
 
-    Sums run(long first, long end) const {
+    Sums run(Index first, Index end) const {
         Sums sums;
         if (!c_.right) {
             sums.output = Buffer<S>(H * ph);
@@ -86,11 +86,11 @@ class ReadOut {
             sums.logits_bias = Buffer<S>(pv);
         }
         Buffer<S> o(B * ph), z(B * pv), g_o(B * ph), g_h(B * ph);
-        long rows = B;
-        for (long t = first; t < end; ++t) {
+        Index rows = B;
+        for (Index t = first; t < end; ++t) {
             rows = running(t, rows);
             const S* const h = static_cast<const S*>(c_.states) + t * B * H;
-            for (long i = 0; i < rows; ++i) {
+            for (Index i = 0; i < rows; ++i) {
                 copy<S>(o.data() + i * ph, output_bias_.data(), ph);
                 copy<S>(z.data() + i * pv, logits_bias_.data(), pv);
             }
@@ -98,16 +98,16 @@ class ReadOut {
             tanh_all<S>(o.data(), rows * ph);
             multiply<S>(rows, z.data(), pv, o.data(), ph, logits_, true);
             if (c_.right) {
-                for (long i = 0, at = t * B; i < B; ++i, ++at) {
+                for (Index i = 0, at = t * B; i < B; ++i, ++at) {
                     c_.right[at] = i < rows && guess(z.data() + i * pv) == c_.targets[at];
                 }
                 continue;
             }
-            for (long i = 0; i < rows; ++i) cross_entropy(z.data() + i * pv, c_.targets[t * B + i], sums.losses);
+            for (Index i = 0; i < rows; ++i) cross_entropy(z.data() + i * pv, c_.targets[t * B + i], sums.losses);
             add_products<S>(sums.logits.data(), H, pv, {{o.data(), z.data(), rows}}, ph, pv);
             add_rows<S>(rows, sums.logits_bias.data(), pv, z.data(), pv);
             multiply<S>(rows, g_o.data(), ph, z.data(), pv, logits_back_, false);
-            for (long i = 0; i < rows * ph; i += Lanes<S>::count) {
+            for (Index i = 0; i < rows * ph; i += Lanes<S>::count) {
                 const Vector<S> squashed = load<S>(o.data() + i);
                 store<S>(g_o.data() + i, load<S>(g_o.data() + i) * (1 - squashed * squashed));
             }
@@ -123,10 +123,10 @@ class ReadOut {
 
     // NaN if one of them is
     S greatest(const S* z) const {
-        constexpr long count = Lanes<S>::count;
+        constexpr Index count = Lanes<S>::count;
         const Vector<S> nothing{};
         Vector<S> best = load<S>(z), wrong{};
-        for (long j = 0; j < pv; j += count) {
+        for (Index j = 0; j < pv; j += count) {
             const Vector<S> each = load<S>(z + j);
             best = each > best ? each : best;
             wrong += each == each ? nothing : each;
@@ -137,20 +137,20 @@ class ReadOut {
     }
 
     // The first of the greatest; V if one is NaN
-    long guess(const S* z) const { return std::find(z, z + V, greatest(z)) - z; }
+    Index guess(const S* z) const { return std::find(z, z + V, greatest(z)) - z; }
 
     // The losses of one row, added to the sums; its logits become their gradient, (p - [target]) / (n temperature).
-    void cross_entropy(S* z, long target, double* losses) const {
-        constexpr long count = Lanes<S>::count;
+    void cross_entropy(S* z, Index target, double* losses) const {
+        constexpr Index count = Lanes<S>::count;
         const S most = greatest(z), scale = static_cast<S>(1 / c_.temperature), own = z[target] - most;
         double total_at_one = 0;
         if (c_.temperature != 1) {
             Vector<S> sum{};
-            for (long j = 0; j < pv; j += count) sum += exponentials(z, j, most, 1);
+            for (Index j = 0; j < pv; j += count) sum += exponentials(z, j, most, 1);
             total_at_one = total<S>(sum);
         }
         Vector<S> sum{};
-        for (long j = 0; j < pv; j += count) {
+        for (Index j = 0; j < pv; j += count) {
             const Vector<S> each = exponentials(z, j, most, scale);
             sum += each;
             store<S>(z + j, each);
@@ -159,12 +159,12 @@ class ReadOut {
         losses[0] += std::log(all) - double(own) * double(scale);
         losses[1] += std::log(c_.temperature != 1 ? total_at_one : all) - double(own);
         const S weight = static_cast<S>(1 / (double(n_) * c_.temperature)), share = static_cast<S>(weight / all);
-        for (long j = 0; j < pv; j += count) store<S>(z + j, load<S>(z + j) * share);
+        for (Index j = 0; j < pv; j += count) store<S>(z + j, load<S>(z + j) * share);
         z[target] -= weight;
     }
 
     // exp((z_j - most) scale) from j on; of what is padding, as good as nothing
-    static Vector<S> exponentials(const S* z, long j, S most, S scale) {
+    static Vector<S> exponentials(const S* z, Index j, S most, S scale) {
         Vector<S> power, minus_one;
         split_exponential<S>((load<S>(z + j) - most) * scale, power, minus_one);
         return power * minus_one + power;
@@ -179,11 +179,11 @@ class ReadOut {
         clear<S>(logits_bias, V);
         double losses[2] = {0, 0};
         for (const Sums& sums : parts) {
-            for (long i = 0; i < H; ++i) {
-                for (long j = 0; j < H; ++j) output[j * H + i] += sums.output[i * ph + j];
+            for (Index i = 0; i < H; ++i) {
+                for (Index j = 0; j < H; ++j) output[j * H + i] += sums.output[i * ph + j];
             }
-            for (long j = 0; j < V; ++j) {
-                for (long i = 0; i < H; ++i) logits[j * H + i] += sums.logits[i * pv + j];
+            for (Index j = 0; j < V; ++j) {
+                for (Index i = 0; i < H; ++i) logits[j * H + i] += sums.logits[i * pv + j];
             }
             add_scaled<S>(output_bias, 1, sums.output_bias.data(), H);
             add_scaled<S>(logits_bias, 1, sums.logits_bias.data(), V);
@@ -193,9 +193,9 @@ class ReadOut {
     }
 
     const ReadOutCall& c_;
-    const long T, B, H, V;
-    long n_ = 0;
-    const long ph, pv;
+    const Index T, B, H, V;
+    Index n_ = 0;
+    const Index ph, pv;
     Packed<S> output_, logits_, output_back_, logits_back_;
     Buffer<S> output_bias_, logits_bias_;
 };

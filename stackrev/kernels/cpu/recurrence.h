@@ -21,7 +21,7 @@
 
 namespace stackrev {
 
-constexpr long kProductRows = 48;  // at least so many go into a product for the weights' gradients, if there are so many
+constexpr Index kProductRows = 48;  // at least so many go into a product for the weights' gradients, if there are so many
 
 template <typename S>
 class Recurrence {
@@ -32,20 +32,20 @@ class Recurrence {
 
    protected:
     struct Chunk {
-        long first, end;
+        Index first, end;
     };
 
     // Cuts the rows where the sum of their lengths passes each thread's share.
     std::vector<Chunk> chunks() const {
-        const long threads = std::max<long>(1, std::min(long(c_.threads), B));
-        const long count = std::min(B, threads * ((B + threads * kChunkRows - 1) / (threads * kChunkRows)));
+        const Index threads = std::max<Index>(1, std::min(Index(c_.threads), B));
+        const Index count = std::min(B, threads * ((B + threads * kChunkRows - 1) / (threads * kChunkRows)));
         double all = 0, done = 0;
-        for (long b = 0; b < B; ++b) all += c_.lengths[b] + 1;
+        for (Index b = 0; b < B; ++b) all += c_.lengths[b] + 1;
         std::vector<Chunk> result;
-        long first = 0;
-        for (long b = 0; b < B; ++b) {
+        Index first = 0;
+        for (Index b = 0; b < B; ++b) {
             done += c_.lengths[b] + 1;
-            const long end = b + 1, cut = long(result.size()) + 1;
+            const Index end = b + 1, cut = Index(result.size()) + 1;
             if (end == B || done >= all * cut / count) {
                 result.push_back({first, end});
                 first = end;
@@ -55,19 +55,19 @@ class Recurrence {
     }
 
     // How many of a chunk's rows run at step t, the rows before `rows` at most
-    long running(const Chunk& chunk, long t, long rows) const {
+    Index running(const Chunk& chunk, Index t, Index rows) const {
         while (rows > 0 && c_.lengths[chunk.first + rows - 1] <= t) --rows;
         return rows;
     }
 
-    StackRow<S> stack_row(long b) const {
+    StackRow<S> stack_row(Index b) const {
         return {values() + b * M, c_.bottoms + b, c_.below + b, c_.tops0 + b, N, B, B * M, M};
     }
     S* values() const { return static_cast<S*>(c_.values); }
 
     static RawWeights<S> raw(const RecurrenceCall& call) {
         RawWeights<S> weights;
-        for (long k = 0; k < call.layers; ++k) {
+        for (Index k = 0; k < call.layers; ++k) {
             weights.recurrent.push_back(static_cast<const S*>(call.recurrent[k]));
             if (k) weights.biases.push_back(static_cast<const S*>(call.biases[k - 1]));
         }
@@ -77,10 +77,10 @@ class Recurrence {
     }
 
     const RecurrenceCall& c_;
-    const long T, B, H, M, K, N;
+    const Index T, B, H, M, K, N;
     const S e;
     const Weights<S> weights_;
-    const long ph, pm;
+    const Index ph, pm;
 };
 
 }  // namespace stackrev

@@ -21,7 +21,7 @@ class Backward : Recurrence<S> {
     void run() {
         const auto chunks = this->chunks();
         std::vector<Sums> sums(chunks.size());
-        in_parallel(long(chunks.size()), c_.threads, [&](long i) { sums[i] = run(chunks[i]); });
+        in_parallel(Index(chunks.size()), c_.threads, [&](Index i) { sums[i] = run(chunks[i]); });
         write(sums);
     }
 
@@ -38,14 +38,14 @@ class Backward : Recurrence<S> {
     // Gradients g of pre-activations, [rows, columns], beside what the weights multiplied, which wait for enough of them
     struct Waiting {
         Buffer<S> g;
-        long columns = 0, capacity = 0, rows = 0;
+        Index columns = 0, capacity = 0, rows = 0;
         std::vector<RowPairs<S>> factors;
 
         Waiting() = default;
-        Waiting(long most, long width) : g((most + kProductRows) * width), columns(width), capacity(most + kProductRows) {}
+        Waiting(Index most, Index width) : g((most + kProductRows) * width), columns(width), capacity(most + kProductRows) {}
         S* next() { return g.data() + rows * columns; }
-        bool full(long more) const { return rows + more > capacity; }
-        void add(const S* in, long more) {
+        bool full(Index more) const { return rows + more > capacity; }
+        void add(const S* in, Index more) {
             factors.push_back({in, next(), more});
             rows += more;
         }
@@ -64,37 +64,37 @@ class Backward : Recurrence<S> {
         Waiting values;          // [rows, pm]
         std::vector<Waiting> z;  // a layer [rows, 4 ph]
         Buffer<S> above, into, saved;  // scratch: [rows, ph], [rows, source], and padded copies of what was saved
-        long rows;
+        Index rows;
         Sums sums;
     };
 
     Sums run(const Chunk& chunk) {
         Carried now = start(chunk);
-        const long last = c_.lengths[chunk.first];
-        for (long b = chunk.first; b < chunk.end; ++b) blank(b);
-        long rows = 0;
-        for (long t = last - 1; t >= 0; --t) {
+        const Index last = c_.lengths[chunk.first];
+        for (Index b = chunk.first; b < chunk.end; ++b) blank(b);
+        Index rows = 0;
+        for (Index t = last - 1; t >= 0; --t) {
             while (rows < now.rows && c_.lengths[chunk.first + rows] > t) ++rows;
             if (now.values.full(rows)) add_value_products(now);
             S* const values = now.values.next();
-            for (long i = 0; i < rows; ++i) stack(now, chunk, t, i, values + i * pm);
+            for (Index i = 0; i < rows; ++i) stack(now, chunk, t, i, values + i * pm);
             now.values.add(static_cast<const S*>(c_.top_hidden) + (t * B + chunk.first) * H, rows);
             add_rows<S>(rows, now.sums.value_bias.data(), pm, values, pm);
             // gh of the top layer: + ga W_a'
             multiply<S>(rows, now.above.data(), ph, values, pm, weights_.value, true);
-            for (long k = K - 1; k >= 0; --k) layer(now, chunk, k, t, rows);
+            for (Index k = K - 1; k >= 0; --k) layer(now, chunk, k, t, rows);
         }
         add_value_products(now);
-        for (long k = 0; k < K; ++k) add_layer_products(now, k);
-        for (long i = 0; i < now.rows; ++i) finish(now, i, chunk.first + i);
+        for (Index k = 0; k < K; ++k) add_layer_products(now, k);
+        for (Index i = 0; i < now.rows; ++i) finish(now, i, chunk.first + i);
         return std::move(now.sums);
     }
 
     Carried start(const Chunk& chunk) {
         Carried now;
         now.rows = chunk.end - chunk.first;
-        long widest = 0;
-        for (long k = 0; k < K; ++k) {
+        Index widest = 0;
+        for (Index k = 0; k < K; ++k) {
             now.hidden.emplace_back(now.rows * ph);
             now.cells.emplace_back(now.rows * ph);
             widest = std::max(widest, weights_.source(k));
@@ -113,10 +113,10 @@ class Backward : Recurrence<S> {
         now.into = Buffer<S>(now.rows * widest);
         now.saved = Buffer<S>(6 * ph);
         if (g_.g_end_tops) now.uncut.assign(T * now.rows, 0.0);
-        for (long i = 0; i < now.rows; ++i) {
-            const long b = chunk.first + i;
-            for (long k = 0; k < K; ++k) {
-                const long at = (k * B + b) * H;
+        for (Index i = 0; i < now.rows; ++i) {
+            const Index b = chunk.first + i;
+            for (Index k = 0; k < K; ++k) {
+                const Index at = (k * B + b) * H;
                 if (g_.g_end_hidden) copy<S>(now.hidden[k].data() + i * ph, static_cast<const S*>(g_.g_end_hidden) + at, H);
                 if (g_.g_end_cell) copy<S>(now.cells[k].data() + i * ph, static_cast<const S*>(g_.g_end_cell) + at, H);
             }
@@ -128,9 +128,9 @@ class Backward : Recurrence<S> {
     }
 
     // The final stack's values, bottoms and tops
-    void start_stack(Carried& now, long i, long b) {
-        const long elements = N + c_.lengths[b];
-        for (long s = 0; s < elements; ++s) {
+    void start_stack(Carried& now, Index i, Index b) {
+        const Index elements = N + c_.lengths[b];
+        for (Index s = 0; s < elements; ++s) {
             S* const g_value = static_cast<S*>(g_.g_values) + (s * B + b) * M;
             if (g_.g_end_values) {
                 copy<S>(g_value, static_cast<const S*>(g_.g_end_values) + (s * B + b) * M, M);
@@ -141,10 +141,10 @@ class Backward : Recurrence<S> {
             if (s < N) g_.g_tops0[s * B + b] = 0;
         }
         if (!g_.g_end_tops) return;
-        const auto uncut = [&](long s) {
+        const auto uncut = [&](Index s) {
             return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + double(push(s - N, b));
         };
-        final_tops(c_.bottoms + b, B, N, elements, uncut, [&](long s, double, long source) {
+        final_tops(c_.bottoms + b, B, N, elements, uncut, [&](Index s, double, Index source) {
             const double g = g_.g_end_tops[s * B + b];
             if (source != s) {
                 g_.g_bottoms[source * B + b] += g;
@@ -156,13 +156,13 @@ class Backward : Recurrence<S> {
         });
     }
 
-    S push(long t, long b) const { return static_cast<const S*>(c_.push)[t * B + b]; }
-    S pop(long t, long b) const { return static_cast<const S*>(c_.pop)[t * B + b]; }
+    S push(Index t, Index b) const { return static_cast<const S*>(c_.push)[t * B + b]; }
+    S pop(Index t, Index b) const { return static_cast<const S*>(c_.pop)[t * B + b]; }
 
     // The read, the push, the pop, the controls; leaves the gradient of the value's pre-activation in `ga_value` and
     // what is known of that of the top layer's h in `above`
-    void stack(Carried& now, const Chunk& chunk, long t, long i, S* ga_value) {
-        const long b = chunk.first + i, at = t * B + b, s = N + t;
+    void stack(Carried& now, const Chunk& chunk, Index t, Index i, S* ga_value) {
+        const Index b = chunk.first + i, at = t * B + b, s = N + t;
         const StackRow<S> row = this->stack_row(b);
         const double L = row.bottom(s), height = L + double(push(t, b));
         double gH = now.heights[i] + (now.uncut.empty() ? 0 : now.uncut[t * now.rows + i]);
@@ -176,7 +176,7 @@ class Backward : Recurrence<S> {
         const S ga_pop = static_cast<S>(step.pop) * stretched_gate_slope<S>(squashed[1], pop(t, b), e);
         const S* const v = row.value(s);
         const S* const gv = static_cast<const S*>(g_.g_values) + (s * B + b) * M;
-        for (long m = 0; m < M; ++m) ga_value[m] = gv[m] * (1 - v[m] * v[m]);
+        for (Index m = 0; m < M; ++m) ga_value[m] = gv[m] * (1 - v[m] * v[m]);
         S* const g_noise = static_cast<S*>(g_.g_noise) + at * 2;
         g_noise[0] = ga_push;
         g_noise[1] = ga_pop;
@@ -190,23 +190,23 @@ class Backward : Recurrence<S> {
         copy<S>(above, now.hidden[K - 1].data() + i * ph, ph);
         if (g_.g_top_hidden) {
             const S* const g = static_cast<const S*>(g_.g_top_hidden) + at * H;
-            for (long j = 0; j < H; ++j) above[j] += g[j];
+            for (Index j = 0; j < H; ++j) above[j] += g[j];
         }
         add_scaled<S>(above, ga_push, weights_.push.data(), ph);
         add_scaled<S>(above, ga_pop, weights_.pop.data(), ph);
     }
 
     // How wide what a layer multiplies is, without padding
-    long width(long k) const { return (k == 0 ? M : H) + H; }
+    Index width(Index k) const { return (k == 0 ? M : H) + H; }
 
     // The cell, then from gz to the weights and to the layer's source: gh of the step before, and gh of the layer below
     // or gr
-    void layer(Carried& now, const Chunk& chunk, long k, long t, long rows) {
+    void layer(Carried& now, const Chunk& chunk, Index k, Index t, Index rows) {
         S* const saved = now.saved.data();
         if (now.z[k].full(rows)) add_layer_products(now, k);
         S* const z = now.z[k].next();
-        for (long i = 0; i < rows; ++i) {
-            const long b = chunk.first + i, at = (k * T + t) * B + b;
+        for (Index i = 0; i < rows; ++i) {
+            const Index b = chunk.first + i, at = (k * T + t) * B + b;
             const S* const cells = static_cast<const S*>(c_.cells);
             const S* const last = t ? cells + (at - B) * H : static_cast<const S*>(c_.cell0) + (k * B + b) * H;
             const S* const activated =
@@ -223,9 +223,9 @@ class Backward : Recurrence<S> {
         }
         now.z[k].add(static_cast<const S*>(c_.sources[k]) + (t * B + chunk.first) * width(k), rows);
         if (k) add_rows<S>(rows, now.sums.biases[k - 1].data(), 4 * ph, z, 4 * ph);
-        const long source = weights_.source(k), below = weights_.below(k);
+        const Index source = weights_.source(k), below = weights_.below(k);
         multiply<S>(rows, now.into.data(), source, z, 4 * ph, weights_.recurrent[k], false);
-        for (long i = 0; i < rows; ++i) {
+        for (Index i = 0; i < rows; ++i) {
             const S* const into = now.into.data() + i * source;
             copy<S>(now.hidden[k].data() + i * ph, into + below, ph);
             if (k == 0) {
@@ -233,7 +233,7 @@ class Backward : Recurrence<S> {
             } else {
                 const S* const carried = now.hidden[k - 1].data() + i * ph;
                 S* const above = now.above.data() + i * ph;
-                for (long j = 0; j < ph; ++j) above[j] = into[j] + carried[j];
+                for (Index j = 0; j < ph; ++j) above[j] = into[j] + carried[j];
             }
         }
     }
@@ -243,21 +243,21 @@ class Backward : Recurrence<S> {
         now.values.clear();
     }
 
-    void add_layer_products(Carried& now, long k) {
+    void add_layer_products(Carried& now, Index k) {
         add_products<S>(now.sums.recurrent[k].data(), width(k), 4 * ph, now.z[k].factors, width(k), 4 * ph);
         now.z[k].clear();
     }
 
     // The steps that a row does not take have no gradient.
-    void blank(long b) {
-        for (long t = c_.lengths[b]; t < T; ++t) {
+    void blank(Index b) {
+        for (Index t = c_.lengths[b]; t < T; ++t) {
             if (!c_.ids) clear<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, 4 * H);
             clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * 2, 2);
         }
     }
 
-    void finish(Carried& now, long i, long b) {
-        for (long k = 0; k < K; ++k) {
+    void finish(Carried& now, Index i, Index b) {
+        for (Index k = 0; k < K; ++k) {
             copy<S>(static_cast<S*>(g_.g_hidden0) + (k * B + b) * H, now.hidden[k].data() + i * ph, H);
             copy<S>(static_cast<S*>(g_.g_cell0) + (k * B + b) * H, now.cells[k].data() + i * ph, H);
         }
@@ -270,16 +270,16 @@ class Backward : Recurrence<S> {
         S *const control = static_cast<S*>(g_.g_control), *const bias = static_cast<S*>(g_.g_control_bias);
         clear<S>(control, H * (2 + M));
         clear<S>(bias, 2 + M);
-        for (long k = 0; k < K; ++k) clear<S>(static_cast<S*>(g_.g_recurrent[k]), width(k) * 4 * H);
-        for (long k = 1; k < K; ++k) clear<S>(static_cast<S*>(g_.g_biases[k - 1]), 4 * H);
+        for (Index k = 0; k < K; ++k) clear<S>(static_cast<S*>(g_.g_recurrent[k]), width(k) * 4 * H);
+        for (Index k = 1; k < K; ++k) clear<S>(static_cast<S*>(g_.g_biases[k - 1]), 4 * H);
         if (c_.ids) clear<S>(static_cast<S*>(g_.g_inputs), c_.symbols * 4 * H);
         for (const Sums& sums : chunks) {
-            for (long k = 0; k < K; ++k) {
+            for (Index k = 0; k < K; ++k) {
                 add_parts(static_cast<S*>(g_.g_recurrent[k]), sums.recurrent[k].data(), width(k) * 4);
                 if (k) add_parts(static_cast<S*>(g_.g_biases[k - 1]), sums.biases[k - 1].data(), 4);
             }
             if (c_.ids) add_parts(static_cast<S*>(g_.g_inputs), sums.inputs.data(), c_.symbols * 4);
-            for (long j = 0; j < H; ++j) {
+            for (Index j = 0; j < H; ++j) {
                 S* const row = control + j * (2 + M);
                 row[0] += sums.push[j];
                 row[1] += sums.pop[j];
@@ -291,8 +291,8 @@ class Backward : Recurrence<S> {
         }
     }
 
-    void add_parts(S* to, const S* from, long parts) const {
-        for (long i = 0; i < parts; ++i) add_scaled<S>(to + i * H, 1, from + i * ph, H);
+    void add_parts(S* to, const S* from, Index parts) const {
+        for (Index i = 0; i < parts; ++i) add_scaled<S>(to + i * H, 1, from + i * ph, H);
     }
 
     const RecurrenceGradientCall& g_;

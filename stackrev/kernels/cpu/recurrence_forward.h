@@ -19,7 +19,7 @@ class Forward : Recurrence<S> {
 
     void run() {
         const auto chunks = this->chunks();
-        in_parallel(long(chunks.size()), c_.threads, [&](long i) { run(chunks[i]); });
+        in_parallel(Index(chunks.size()), c_.threads, [&](Index i) { run(chunks[i]); });
     }
 
    private:
@@ -28,39 +28,39 @@ class Forward : Recurrence<S> {
         std::vector<Buffer<S>> sources, cells;  // a layer [rows, source], [rows, ph]
         Buffer<S> z, values, gates;             // [rows, 4 ph], [rows, pm], [rows, 2]
         std::vector<double> heights;
-        std::vector<long> tops;  // the uppermost element on each row's chain
+        std::vector<Index> tops;  // the uppermost element on each row's chain
     };
 
-    S* hidden(Carried& now, long k, long i) const {
+    S* hidden(Carried& now, Index k, Index i) const {
         return now.sources[k].data() + i * weights_.source(k) + weights_.below(k);
     }
 
     void run(const Chunk& chunk) {
         Carried now = start(chunk);
-        long rows = chunk.end - chunk.first;
-        for (long t = 0; t < T; ++t) {
+        Index rows = chunk.end - chunk.first;
+        for (Index t = 0; t < T; ++t) {
             rows = this->running(chunk, t, rows);
             if (rows == 0) break;
-            for (long k = 0; k < K; ++k) layer(now, chunk, k, t, rows);
+            for (Index k = 0; k < K; ++k) layer(now, chunk, k, t, rows);
             controls(now, chunk, t, rows);
-            for (long i = 0; i < rows; ++i) stack(now, chunk, t, i);
+            for (Index i = 0; i < rows; ++i) stack(now, chunk, t, i);
         }
-        for (long i = 0; i < chunk.end - chunk.first; ++i) finish(now, i, chunk.first + i);
+        for (Index i = 0; i < chunk.end - chunk.first; ++i) finish(now, i, chunk.first + i);
     }
 
     Carried start(const Chunk& chunk) const {
-        const long rows = chunk.end - chunk.first;
+        const Index rows = chunk.end - chunk.first;
         Carried now;
-        for (long k = 0; k < K; ++k) {
+        for (Index k = 0; k < K; ++k) {
             now.sources.emplace_back(rows * weights_.source(k));
             now.cells.emplace_back(rows * ph);
         }
         now.z = Buffer<S>(rows * 4 * ph);
         now.values = Buffer<S>(rows * pm);
         now.gates = Buffer<S>(padded<S>(2 * rows));
-        for (long i = 0; i < rows; ++i) {
-            const long b = chunk.first + i;
-            for (long k = 0; k < K; ++k) {
+        for (Index i = 0; i < rows; ++i) {
+            const Index b = chunk.first + i;
+            for (Index k = 0; k < K; ++k) {
                 copy<S>(hidden(now, k, i), static_cast<const S*>(c_.hidden0) + (k * B + b) * H, H);
                 copy<S>(now.cells[k].data() + i * ph, static_cast<const S*>(c_.cell0) + (k * B + b) * H, H);
             }
@@ -72,12 +72,12 @@ class Forward : Recurrence<S> {
     }
 
     // z = x_t + [r; h] W_1, or b + [h'; h] W_k; the cell; h to the layer's own source and to that of the layer above
-    void layer(Carried& now, const Chunk& chunk, long k, long t, long rows) {
-        const long width = weights_.source(k), below = weights_.below(k);
-        for (long i = 0; i < rows; ++i) {
+    void layer(Carried& now, const Chunk& chunk, Index k, Index t, Index rows) {
+        const Index width = weights_.source(k), below = weights_.below(k);
+        for (Index i = 0; i < rows; ++i) {
             S* const z = now.z.data() + i * 4 * ph;
             if (k == 0) {
-                const long at = t * B + chunk.first + i;
+                const Index at = t * B + chunk.first + i;
                 const S* const x = static_cast<const S*>(c_.inputs) + (c_.ids ? c_.ids[at] : at) * 4 * H;
                 copy_parts<S>(z, ph, x, H, 4, H);
             } else {
@@ -86,12 +86,12 @@ class Forward : Recurrence<S> {
             }
         }
         multiply<S>(rows, now.z.data(), 4 * ph, now.sources[k].data(), width, weights_.recurrent[k], true);
-        for (long i = 0; i < rows; ++i) {
-            const long at = (k * T + t) * B + chunk.first + i;
+        for (Index i = 0; i < rows; ++i) {
+            const Index at = (k * T + t) * B + chunk.first + i;
             S *const z = now.z.data() + i * 4 * ph, *const c = now.cells[k].data() + i * ph;
             S* const source = now.sources[k].data() + i * width;
             if (c_.saving) {
-                const long first = k == 0 ? M : H;
+                const Index first = k == 0 ? M : H;
                 S* const saved = static_cast<S*>(c_.sources[k]) + (t * B + chunk.first + i) * (first + H);
                 copy<S>(saved, source, first);
                 copy<S>(saved + first, source + below, H);
@@ -106,9 +106,9 @@ class Forward : Recurrence<S> {
     }
 
     // sigmoid of the gates' and tanh of the value's pre-activations, from the top layer's h
-    void controls(Carried& now, const Chunk& chunk, long t, long rows) {
-        for (long i = 0; i < rows; ++i) {
-            const long at = t * B + chunk.first + i;
+    void controls(Carried& now, const Chunk& chunk, Index t, Index rows) {
+        for (Index i = 0; i < rows; ++i) {
+            const Index at = t * B + chunk.first + i;
             const S* const h = hidden(now, K - 1, i);
             copy<S>(static_cast<S*>(c_.top_hidden) + at * H, h, H);
             const S* const noise = c_.noise ? static_cast<const S*>(c_.noise) + at * 2 : nullptr;
@@ -120,8 +120,8 @@ class Forward : Recurrence<S> {
         tanh_all<S>(now.values.data(), rows * pm);
     }
 
-    void stack(Carried& now, const Chunk& chunk, long t, long i) {
-        const long b = chunk.first + i, at = t * B + b, s = N + t;
+    void stack(Carried& now, const Chunk& chunk, Index t, Index i) {
+        const Index b = chunk.first + i, at = t * B + b, s = N + t;
         const S* const squashed = now.gates.data() + 2 * i;
         const S d = stretched_gate<S>(squashed[0], e), u = stretched_gate<S>(squashed[1], e);
         static_cast<S*>(c_.push)[at] = d;
@@ -139,20 +139,20 @@ class Forward : Recurrence<S> {
 
     // The state after a row's last step; zeros and empty elements for the steps that it does not take, except for what
     // is saved of them, which nobody reads
-    void finish(Carried& now, long i, long b) {
-        for (long k = 0; k < K; ++k) {
+    void finish(Carried& now, Index i, Index b) {
+        for (Index k = 0; k < K; ++k) {
             copy<S>(static_cast<S*>(c_.end_hidden) + (k * B + b) * H, hidden(now, k, i), H);
             copy<S>(static_cast<S*>(c_.end_cell) + (k * B + b) * H, now.cells[k].data() + i * ph, H);
         }
         copy<S>(static_cast<S*>(c_.end_read) + b * M, now.sources[0].data() + i * weights_.source(0), M);
         c_.height[b] = now.heights[i];
-        const long length = c_.lengths[b];
-        const auto uncut = [&](long s) {
+        const Index length = c_.lengths[b];
+        const auto uncut = [&](Index s) {
             return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + double(static_cast<S*>(c_.push)[(s - N) * B + b]);
         };
-        final_tops(c_.bottoms + b, B, N, N + length, uncut, [&](long s, double top, long) { c_.tops[s * B + b] = top; });
-        for (long t = length; t < T; ++t) {
-            const long at = t * B + b, s = N + t;
+        final_tops(c_.bottoms + b, B, N, N + length, uncut, [&](Index s, double top, Index) { c_.tops[s * B + b] = top; });
+        for (Index t = length; t < T; ++t) {
+            const Index at = t * B + b, s = N + t;
             clear<S>(static_cast<S*>(c_.top_hidden) + at * H, H);
             static_cast<S*>(c_.push)[at] = static_cast<S*>(c_.pop)[at] = 0;
             clear<S>(this->values() + (s * B + b) * M, M);

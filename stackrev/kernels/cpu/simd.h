@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "index.h"
+
 namespace stackrev {
 
 #if defined(__AVX512F__)
@@ -62,7 +64,7 @@ using Vector = typename Lanes<S>::type;
 
 // The smallest multiple of the vector's length that holds `size` numbers.
 template <typename S>
-constexpr long padded(long size) {
+constexpr Index padded(Index size) {
     return (size + Lanes<S>::count - 1) / Lanes<S>::count * Lanes<S>::count;
 }
 
@@ -149,10 +151,10 @@ inline S total(Vector<S> v) {
 
 // a . b over `size` numbers; with `size` a multiple of the vector's length, the rest is nothing.
 template <typename S>
-inline S dot(const S* a, const S* b, long size) {
-    constexpr long count = Lanes<S>::count;
+inline S dot(const S* a, const S* b, Index size) {
+    constexpr Index count = Lanes<S>::count;
     Vector<S> sum{};
-    long i = 0;
+    Index i = 0;
     for (; i + count <= size; i += count) sum += load<S>(a + i) * load<S>(b + i);
     S rest = total<S>(sum);
     for (; i < size; ++i) rest += a[i] * b[i];
@@ -161,35 +163,35 @@ inline S dot(const S* a, const S* b, long size) {
 
 // to += factor * from
 template <typename S>
-inline void add_scaled(S* to, S factor, const S* from, long size) {
-    constexpr long count = Lanes<S>::count;
-    long i = 0;
+inline void add_scaled(S* to, S factor, const S* from, Index size) {
+    constexpr Index count = Lanes<S>::count;
+    Index i = 0;
     for (; i + count <= size; i += count) store<S>(to + i, load<S>(to + i) + factor * load<S>(from + i));
     for (; i < size; ++i) to[i] += factor * from[i];
 }
 
 // to = factor * from
 template <typename S>
-inline void scale(S* to, S factor, const S* from, long size) {
-    constexpr long count = Lanes<S>::count;
-    long i = 0;
+inline void scale(S* to, S factor, const S* from, Index size) {
+    constexpr Index count = Lanes<S>::count;
+    Index i = 0;
     for (; i + count <= size; i += count) store<S>(to + i, factor * load<S>(from + i));
     for (; i < size; ++i) to[i] = factor * from[i];
 }
 
 // The runs that are copied and cleared are short: a call of the C library's functions would take longer than they do.
 template <typename S>
-inline void copy(S* to, const S* from, long size) {
-    constexpr long count = Lanes<S>::count;
-    long i = 0;
+inline void copy(S* to, const S* from, Index size) {
+    constexpr Index count = Lanes<S>::count;
+    Index i = 0;
     for (; i + count <= size; i += count) store<S>(to + i, load<S>(from + i));
     for (; i < size; ++i) to[i] = from[i];
 }
 
 template <typename S>
-inline void clear(S* to, long size) {
-    constexpr long count = Lanes<S>::count;
-    long i = 0;
+inline void clear(S* to, Index size) {
+    constexpr Index count = Lanes<S>::count;
+    Index i = 0;
     for (; i + count <= size; i += count) store<S>(to + i, Vector<S>{});
     for (; i < size; ++i) to[i] = 0;
 }

@@ -37,10 +37,10 @@ namespace stackrev {
 // Which of a row's elements have a gradient to add to, one flag each; the others' memory is not filled. Without flags, all.
 struct Begun {
     char* flags = nullptr;
-    long stride = 0;
+    Index stride = 0;
 
     // Whether element i is one of them, which it is from now on
-    bool operator()(long i) const {
+    bool operator()(Index i) const {
         if (!flags) return true;
         char& flag = flags[i * stride];
         const bool before = flag;
@@ -60,7 +60,7 @@ inline double level_after_pop(double height, double u) {
 
 // The first element from `last` down the chain that starts below the level: those above it are popped whole.
 template <typename Elements>
-inline long first_below(const Elements& elements, long last, double level) {
+inline Index first_below(const Elements& elements, Index last, double level) {
     while (last >= 0 && elements.bottom(last) >= level) last = elements.next(last);
     return last;
 }
@@ -69,11 +69,11 @@ inline long first_below(const Elements& elements, long last, double level) {
 // NaN: inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element whose L is the top
 // of i, i itself if its own initial top is, or -1 for the height H.
 template <typename Elements, typename Visit>
-inline void walk_read(const Elements& elements, long s, double height, Visit&& visit) {
+inline void walk_read(const Elements& elements, Index s, double height, Visit&& visit) {
     const double floor = height - 1;
     double top = height, lowest = std::numeric_limits<double>::infinity();
-    long source = -1, lowest_source = -1;
-    for (long i = s; i >= 0; i = elements.next(i)) {
+    Index source = -1, lowest_source = -1;
+    for (Index i = s; i >= 0; i = elements.next(i)) {
         const double level = elements.bottom(i);
         if constexpr (Elements::kSomeInitial) {
             if (i < elements.initial) {
@@ -116,18 +116,18 @@ struct StackRow {
     double* bottoms;        // at bottoms[s * stride]
     std::int32_t* below;    // at below[s * stride]
     const double* tops;     // of the initial elements, at tops[s * stride]
-    long initial;           // N
-    long stride, value_stride, width;
+    Index initial;           // N
+    Index stride, value_stride, width;
 
-    const S* value(long s) const { return values + s * value_stride; }
-    double bottom(long s) const { return bottoms[s * stride]; }
-    long next(long s) const { return below[s * stride]; }
-    double initial_top(long s) const { return tops[s * stride]; }
+    const S* value(Index s) const { return values + s * value_stride; }
+    double bottom(Index s) const { return bottoms[s * stride]; }
+    Index next(Index s) const { return below[s * stride]; }
+    double initial_top(Index s) const { return tops[s * stride]; }
 
     // Links the initial elements that are alive, and returns the uppermost, -1 if there is none.
-    long link_initial() {
-        long last = -1;
-        for (long s = 0; s < initial; ++s) {
+    Index link_initial() {
+        Index last = -1;
+        for (Index s = 0; s < initial; ++s) {
             below[s * stride] = static_cast<std::int32_t>(last);
             if (tops[s * stride] > bottom(s)) last = s;
         }
@@ -135,7 +135,7 @@ struct StackRow {
     }
 
     // Pops and pushes: element s goes on the chain above `last`, the uppermost so far. Returns H.
-    double push(long s, long last, double height, double d, double u) {
+    double push(Index s, Index last, double height, double d, double u) {
         const double level = level_after_pop(height, u);
         bottoms[s * stride] = level;
         below[s * stride] = static_cast<std::int32_t>(first_below(*this, last, level));
@@ -143,16 +143,16 @@ struct StackRow {
     }
 
     // r, added to `read`
-    void read(long s, double height, S* read) const {
-        walk_read(*this, s, height, [&](long i, double alpha, bool, long) {
+    void read(Index s, double height, S* read) const {
+        walk_read(*this, s, height, [&](Index i, double alpha, bool, Index) {
             add_scaled<S>(read, static_cast<S>(alpha), value(i), width);
         });
     }
 
     // The derivative of the read: from g_read to the read elements' values, L, initial tops, and H.
-    void read_backward(long s, double height, const S* g_read, S* g_values, double* g_bottoms, double* g_tops,
+    void read_backward(Index s, double height, const S* g_read, S* g_values, double* g_bottoms, double* g_tops,
                        double& g_height, Begun begun = {}) const {
-        walk_read(*this, s, height, [&](long i, double alpha, bool inside, long source) {
+        walk_read(*this, s, height, [&](Index i, double alpha, bool inside, Index source) {
             const double g = dot<S>(value(i), g_read, width);
             S* const g_value = g_values + i * value_stride;
             if (begun(i)) {
@@ -179,10 +179,10 @@ struct StackRow {
 // The tops of all elements after the last step, E_i = min(H_i or the initial top, min over later k of L_k), from the
 // last to the first, calling visit(s, E_s, source): the element whose L it is, s itself for its own uncut top.
 template <typename Uncut, typename Visit>
-void final_tops(const double* bottoms, long stride, long initial, long elements, Uncut&& uncut, Visit&& visit) {
+void final_tops(const double* bottoms, Index stride, Index initial, Index elements, Uncut&& uncut, Visit&& visit) {
     double lowest = std::numeric_limits<double>::infinity();
-    long lowest_source = -1;
-    for (long s = elements - 1; s >= 0; --s) {
+    Index lowest_source = -1;
+    for (Index s = elements - 1; s >= 0; --s) {
         const double own = uncut(s);
         const bool kept = own <= lowest;
         visit(s, kept ? own : lowest, kept ? s : lowest_source);
@@ -202,36 +202,36 @@ class NeuralStack {
         : c_(call), T(call.steps), B(call.batch), M(call.width), N(call.initial) {}
 
     void forward() {
-        over_rows([&](long first, long end) { forward(first, end); });
+        over_rows([&](Index first, Index end) { forward(first, end); });
     }
 
     void backward(const StackGradientCall& g) {
-        over_rows([&](long first, long end) { backward(g, first, end); });
+        over_rows([&](Index first, Index end) { backward(g, first, end); });
     }
 
    private:
     template <typename Work>
     void over_rows(Work&& work) const {
-        const long parts = std::max<long>(1, std::min(long(c_.threads), B));
-        in_parallel(parts, parts, [&](long i) { work(B * i / parts, B * (i + 1) / parts); });
+        const Index parts = std::max<Index>(1, std::min(Index(c_.threads), B));
+        in_parallel(parts, parts, [&](Index i) { work(B * i / parts, B * (i + 1) / parts); });
     }
 
-    StackRow<S> row(long b) const {
+    StackRow<S> row(Index b) const {
         return {static_cast<const S*>(c_.values) + b * M, c_.bottoms + b, c_.below + b, c_.tops0 + b, N, B, B * M, M};
     }
 
     // The top of element s before anything is popped from it
-    double uncut(long s, long b) const {
+    double uncut(Index s, Index b) const {
         return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + c_.push[(s - N) * B + b];
     }
 
-    void forward(long first, long end) {
+    void forward(Index first, Index end) {
         std::vector<double> heights(c_.height0 + first, c_.height0 + end);
-        std::vector<long> last;
-        for (long b = first; b < end; ++b) last.push_back(row(b).link_initial());
-        for (long t = 0; t < T; ++t) {
-            for (long b = first; b < end; ++b) {
-                const long at = t * B + b, s = N + t, i = b - first;
+        std::vector<Index> last;
+        for (Index b = first; b < end; ++b) last.push_back(row(b).link_initial());
+        for (Index t = 0; t < T; ++t) {
+            for (Index b = first; b < end; ++b) {
+                const Index at = t * B + b, s = N + t, i = b - first;
                 StackRow<S> stack = row(b);
                 heights[i] = stack.push(s, last[i], heights[i], c_.push[at], c_.pop[at]);
                 last[i] = s;
@@ -240,31 +240,31 @@ class NeuralStack {
                 stack.read(s, heights[i], read);
             }
         }
-        for (long b = first; b < end; ++b) {
+        for (Index b = first; b < end; ++b) {
             c_.height[b] = heights[b - first];
-            final_tops(c_.bottoms + b, B, N, N + T, [&](long s) { return uncut(s, b); },
-                       [&](long s, double top, long) { c_.tops[s * B + b] = top; });
+            final_tops(c_.bottoms + b, B, N, N + T, [&](Index s) { return uncut(s, b); },
+                       [&](Index s, double top, Index) { c_.tops[s * B + b] = top; });
         }
     }
 
     // From the last step to the first: the read, then the push and the pop
-    void backward(const StackGradientCall& g, long first, long end) {
+    void backward(const StackGradientCall& g, Index first, Index end) {
         std::vector<double> gH(end - first, 0.0);
-        for (long s = 0; s < N + T; ++s) {
-            for (long b = first; b < end; ++b) g.g_bottoms[s * B + b] = g.g_end_bottoms ? g.g_end_bottoms[s * B + b] : 0;
+        for (Index s = 0; s < N + T; ++s) {
+            for (Index b = first; b < end; ++b) g.g_bottoms[s * B + b] = g.g_end_bottoms ? g.g_end_bottoms[s * B + b] : 0;
         }
         // Whether an element's gradient has a value yet. Filling all with zeros first would take a way through memory more.
         std::vector<char> begun((N + T) * (end - first), 0);
         // until its step is reached, g_push holds what the final tops give to H
-        for (long t = 0; t < T; ++t) std::fill(g.g_push + t * B + first, g.g_push + t * B + end, 0.0);
-        for (long s = 0; s < N; ++s) std::fill(g.g_tops0 + s * B + first, g.g_tops0 + s * B + end, 0.0);
-        for (long b = first; b < end; ++b) {
+        for (Index t = 0; t < T; ++t) std::fill(g.g_push + t * B + first, g.g_push + t * B + end, 0.0);
+        for (Index s = 0; s < N; ++s) std::fill(g.g_tops0 + s * B + first, g.g_tops0 + s * B + end, 0.0);
+        for (Index b = first; b < end; ++b) {
             if (g.g_height) gH[b - first] = g.g_height[b];
             if (g.g_end_tops) end_tops(g, b);
         }
-        for (long t = T - 1; t >= 0; --t) {
-            for (long b = first; b < end; ++b) {
-                const long at = t * B + b, s = N + t;
+        for (Index t = T - 1; t >= 0; --t) {
+            for (Index b = first; b < end; ++b) {
+                const Index at = t * B + b, s = N + t;
                 const StackRow<S> stack = row(b);
                 const double L = stack.bottom(s);
                 double g_height = gH[b - first] + g.g_push[at];
@@ -280,21 +280,21 @@ class NeuralStack {
                 gH[b - first] = step.height;
             }
         }
-        for (long s = 0; s < N; ++s) {
-            for (long b = first; b < end; ++b) {
+        for (Index s = 0; s < N; ++s) {
+            for (Index b = first; b < end; ++b) {
                 if (!begun[s * (end - first) + b - first]) clear<S>(static_cast<S*>(g.g_values) + (s * B + b) * M, M);
             }
         }
         std::copy(gH.begin(), gH.end(), g.g_height0 + first);
     }
 
-    static const S* read_gradient(const StackGradientCall& g, long t, long b) {
+    static const S* read_gradient(const StackGradientCall& g, Index t, Index b) {
         return static_cast<const S*>(g.g_reads) + t * g.g_step + b * g.g_row;
     }
 
-    void end_tops(const StackGradientCall& g, long b) const {
-        final_tops(c_.bottoms + b, B, N, N + T, [&](long s) { return uncut(s, b); },
-                   [&](long s, double, long source) {
+    void end_tops(const StackGradientCall& g, Index b) const {
+        final_tops(c_.bottoms + b, B, N, N + T, [&](Index s) { return uncut(s, b); },
+                   [&](Index s, double, Index source) {
                        const double top = g.g_end_tops[s * B + b];
                        if (source != s) {
                            g.g_bottoms[source * B + b] += top;
@@ -307,7 +307,7 @@ class NeuralStack {
     }
 
     const StackCall& c_;
-    const long T, B, M, N;
+    const Index T, B, M, N;
 };
 
 }  // namespace stackrev

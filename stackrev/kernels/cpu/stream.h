@@ -27,7 +27,7 @@ class Elements {
    public:
     static constexpr bool kSomeInitial = false;
 
-    explicit Elements(long width) : width_(width) {}
+    explicit Elements(Index width) : width_(width) {}
     Elements(const Elements& other) : width_(other.width_), size_(other.size_) {
         for (const auto& block : other.blocks_) {
             blocks_.push_back(std::make_unique<Block>(width_));
@@ -37,13 +37,13 @@ class Elements {
     }
     Elements& operator=(const Elements&) = delete;
 
-    long size() const { return size_; }
-    double bottom(long i) const { return blocks_[i / kBlock]->bottoms[i % kBlock]; }
-    const float* value(long i) const { return blocks_[i / kBlock]->values.get() + i % kBlock * width_; }
-    static long next(long i) { return i - 1; }
+    Index size() const { return size_; }
+    double bottom(Index i) const { return blocks_[i / kBlock]->bottoms[i % kBlock]; }
+    const float* value(Index i) const { return blocks_[i / kBlock]->values.get() + i % kBlock * width_; }
+    static Index next(Index i) { return i - 1; }
 
     void push(double bottom, const float* value) {
-        if (size_ / kBlock == long(blocks_.size())) blocks_.push_back(std::make_unique<Block>(width_));
+        if (size_ / kBlock == Index(blocks_.size())) blocks_.push_back(std::make_unique<Block>(width_));
         Block& block = *blocks_[size_ / kBlock];
         block.bottoms[size_ % kBlock] = bottom;
         copy<float>(block.values.get() + size_ % kBlock * width_, value, width_);
@@ -51,9 +51,9 @@ class Elements {
     }
 
     // Drops all elements above the first so many
-    void keep(long count) {
+    void keep(Index count) {
         size_ = count;
-        while (long(blocks_.size()) > size_ / kBlock + 2) blocks_.pop_back();  // one spare, for a stack that goes to and fro
+        while (Index(blocks_.size()) > size_ / kBlock + 2) blocks_.pop_back();  // one spare, for a stack that goes to and fro
     }
 
     void clear() {
@@ -62,13 +62,13 @@ class Elements {
     }
 
    private:
-    static constexpr long kBlock = 1024;
+    static constexpr Index kBlock = 1024;
     struct Block {
-        explicit Block(long width) : values(new float[kBlock * width]()) {}
+        explicit Block(Index width) : values(new float[kBlock * width]()) {}
         double bottoms[kBlock] = {};
         std::unique_ptr<float[]> values;
     };
-    long width_, size_ = 0;
+    Index width_, size_ = 0;
     std::vector<std::unique_ptr<Block>> blocks_;
 };
 
@@ -87,12 +87,12 @@ struct StreamModel {
     }
 
     struct Cell {
-        Cell(Sizes sizes, long V, const CellArrays& arrays)
+        Cell(Sizes sizes, Index V, const CellArrays& arrays)
             : weights(sizes, raw(sizes, arrays), false), symbols(V * 4 * weights.ph) {
-            const long H = sizes.hidden;
-            for (long row = 0; row < 4 * V; ++row) {
+            const Index H = sizes.hidden;
+            for (Index row = 0; row < 4 * V; ++row) {
                 float* const to = symbols.data() + row * weights.ph;
-                for (long j = 0; j < H; ++j) to[j] = arrays.symbols[row * H + j] + arrays.biases[0][row % 4 * H + j];
+                for (Index j = 0; j < H; ++j) to[j] = arrays.symbols[row * H + j] + arrays.biases[0][row % 4 * H + j];
             }
         }
         static RawWeights<float> raw(Sizes sizes, const CellArrays& arrays) {
@@ -105,26 +105,26 @@ struct StreamModel {
         Buffer<float> symbols;  // [V, 4 ph], the first bias included
     };
 
-    static Buffer<float> copied(const float* from, long size) {
+    static Buffer<float> copied(const float* from, Index size) {
         Buffer<float> buffer(size);
         copy<float>(buffer.data(), from, size);
         return buffer;
     }
 
     // A matrix [rows, columns], packed as its transpose
-    static Packed<float> transposed(const float* raw, long rows, long columns, long padded_rows, long padded_columns) {
+    static Packed<float> transposed(const float* raw, Index rows, Index columns, Index padded_rows, Index padded_columns) {
         Packed<float> packed(padded_columns, padded_rows);
-        for (long i = 0; i < rows; ++i) {
-            for (long j = 0; j < columns; ++j) packed.set(j, i, raw[i * columns + j]);
+        for (Index i = 0; i < rows; ++i) {
+            for (Index j = 0; j < columns; ++j) packed.set(j, i, raw[i * columns + j]);
         }
         return packed;
     }
 
     const Sizes sizes;
-    const long V;
+    const Index V;
     const float e;
     const Cell encoder, decoder;
-    const long ph, pm, po, pv;
+    const Index ph, pm, po, pv;
     const Buffer<float> hidden0, cell0;
     const Packed<float> output, logits;
     Buffer<float> output_bias, logits_bias;
@@ -142,7 +142,7 @@ class Stream {
     explicit Stream(std::shared_ptr<const StreamModel> model)
         : model_(std::move(model)), z_(4 * model_->ph), value_(model_->pm), gates_(padded<float>(2)), o_(model_->po),
           scores_(model_->pv), elements_(model_->sizes.width) {
-        for (long k = 0; k < model_->sizes.layers; ++k) {
+        for (Index k = 0; k < model_->sizes.layers; ++k) {
             sources_.emplace_back(model_->encoder.weights.source(k));
             cells_.emplace_back(model_->ph);
         }
@@ -154,7 +154,7 @@ class Stream {
         : model_(other.model_), z_(4 * model_->ph), value_(model_->pm), gates_(padded<float>(2)), o_(model_->po),
           scores_(model_->pv), height_(other.height_), push_(other.push_), pop_(other.pop_), decoding_(other.decoding_),
           elements_(other.elements_) {
-        for (long k = 0; k < model_->sizes.layers; ++k) {
+        for (Index k = 0; k < model_->sizes.layers; ++k) {
             sources_.push_back(StreamModel::copied(other.sources_[k].data(), model_->encoder.weights.source(k)));
             cells_.push_back(StreamModel::copied(other.cells_[k].data(), model_->ph));
         }
@@ -167,8 +167,8 @@ class Stream {
 
     // Back to the trained h_0 and c_0, an empty read and an empty stack
     void reset() {
-        const long H = model_->sizes.hidden;
-        for (long k = 0; k < model_->sizes.layers; ++k) {
+        const Index H = model_->sizes.hidden;
+        for (Index k = 0; k < model_->sizes.layers; ++k) {
             clear<float>(sources_[k].data(), model_->encoder.weights.source(k));
             copy<float>(hidden(k), model_->hidden0.data() + k * H, H);
             copy<float>(cells_[k].data(), model_->cell0.data() + k * H, H);
@@ -184,12 +184,12 @@ class Stream {
     void step(bool decoding, std::int32_t symbol) {
         const StreamModel::Cell& cell = decoding ? model_->decoder : model_->encoder;
         const Weights<float>& weights = cell.weights;
-        const long top = model_->sizes.layers - 1, ph = model_->ph, pm = model_->pm;
+        const Index top = model_->sizes.layers - 1, ph = model_->ph, pm = model_->pm;
         for (int gate = 0; gate < 2; ++gate) {  // what the step before did to the stack is read from here on
             double& nearest = nearest_[2 * decoding_ + gate];
             nearest = std::min(nearest, last_[gate]);
         }
-        for (long k = 0; k <= top; ++k) {
+        for (Index k = 0; k <= top; ++k) {
             copy<float>(z_.data(), k == 0 ? cell.symbols.data() + symbol * 4 * ph : weights.biases[k - 1].data(), 4 * ph);
             if (k > 0) copy<float>(sources_[k].data(), hidden(k - 1), ph);
             multiply<float>(1, z_.data(), 0, sources_[k].data(), 0, weights.recurrent[k], true);
@@ -216,7 +216,7 @@ class Stream {
         multiply<float>(1, scores_.data(), 0, o_.data(), 0, model_->logits, true);
         Guess best{0, 0};
         float second = -std::numeric_limits<float>::infinity();
-        for (long v = 1; v < model_->V; ++v) {
+        for (Index v = 1; v < model_->V; ++v) {
             if (scores_[v] > scores_[best.symbol]) {
                 second = scores_[best.symbol];
                 best.symbol = static_cast<std::int32_t>(v);
@@ -243,7 +243,7 @@ class Stream {
     void nearest(double* four) const { std::copy(std::begin(nearest_), std::end(nearest_), four); }
 
    private:
-    float* hidden(long k) { return sources_[k].data() + model_->encoder.weights.below(k); }
+    float* hidden(Index k) { return sources_[k].data() + model_->encoder.weights.below(k); }
 
     // Pop, push, read; the equations are in stack.h.
     void stack() {
@@ -253,7 +253,7 @@ class Stream {
         height_ = level + push_;
         float* const read = sources_[0].data();
         clear<float>(read, model_->sizes.width);
-        walk_read(elements_, elements_.size() - 1, height_, [&](long i, double alpha, bool, long) {
+        walk_read(elements_, elements_.size() - 1, height_, [&](Index i, double alpha, bool, Index) {
             add_scaled<float>(read, static_cast<float>(alpha), elements_.value(i), model_->sizes.width);
         });
     }

@@ -11,6 +11,8 @@
 #include <thread>
 #include <vector>
 
+#include "index.h"
+
 #if defined(__x86_64__)
 #include <xmmintrin.h>
 #endif
@@ -40,14 +42,14 @@ inline Lender lender = nullptr;
 
 // Calls work() on up to `threads` threads at once, of which the caller is one.
 template <typename Work>
-void on_threads(long threads, Work& work) {
+void on_threads(Index threads, Work& work) {
     if (threads > 1 && lender) {
         lender([](void* data) { (*static_cast<Work*>(data))(); }, &work, static_cast<unsigned>(threads), 0);
         return;
     }
     std::vector<std::thread> others;
     try {
-        for (long i = 1; i < threads; ++i) others.emplace_back(std::ref(work));
+        for (Index i = 1; i < threads; ++i) others.emplace_back(std::ref(work));
     } catch (const std::system_error&) {
         // the system gives no more threads: those that are there do all the work
     }
@@ -57,14 +59,14 @@ void on_threads(long threads, Work& work) {
 
 // Calls work(part) for each part in 0..parts-1, on at most `threads` threads.
 template <typename Work>
-void in_parallel(long parts, long threads, Work&& work) {
-    std::atomic<long> next{0};
+void in_parallel(Index parts, Index threads, Work&& work) {
+    std::atomic<Index> next{0};
     std::exception_ptr failure;
     std::mutex guard;
     auto take_parts = [&] {
         const FlushDenormals flushing;
         try {
-            for (long part = next++; part < parts; part = next++) work(part);
+            for (Index part = next++; part < parts; part = next++) work(part);
         } catch (...) {
             const std::lock_guard<std::mutex> lock(guard);
             failure = std::current_exception();
