@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from stackrev.models.lstm import LSTMReverser
     from stackrev.models.rnn import RNNReverser
     from stackrev.models.stack_lstm import StackLSTMReverser
-    from stackrev.structures.stack import NeuralStack, StackState, neural_stack, stack_step
+    from stackrev.models.texts import TextModel, load, reverse
+    from stackrev.structures.stack import NeuralStack, StackState, neural_stack, neural_stack_torch, stack_step
     from stackrev.tasks.data import DataConfig
     from stackrev.training.trainer import Trainer, train
 
@@ -45,11 +46,15 @@ __all__ = [
     "StackLSTMReverser",
     "StackState",
     "StackrevError",
+    "TextModel",
     "Trainer",
     "TrainingConfig",
     "__version__",
     "greedy",
+    "load",
     "neural_stack",
+    "neural_stack_torch",
+    "reverse",
     "score",
     "stack_step",
     "train",
@@ -69,7 +74,8 @@ _ROOMS = {
     "models.lstm": ("LSTMReverser",),
     "models.rnn": ("RNNReverser",),
     "models.stack_lstm": ("StackLSTMReverser",),
-    "structures.stack": ("NeuralStack", "StackState", "neural_stack", "stack_step"),
+    "models.texts": ("TextModel", "load", "reverse"),
+    "structures.stack": ("NeuralStack", "StackState", "neural_stack", "neural_stack_torch", "stack_step"),
     "tasks.data": ("DataConfig",),
     "training.trainer": ("Trainer", "train"),
 }
@@ -85,4 +91,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

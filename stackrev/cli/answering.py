@@ -52,12 +52,10 @@ class Answering:
         threads: int | None,
     ) -> None:
         from stackrev.evaluation.decoding import TorchDecoder
-        from stackrev.models import open_decoder
-        from stackrev.storage import checkpoints
+        from stackrev.models import open_decoder, require_task
         from stackrev.tasks import REVERSAL
 
-        if (task := checkpoints.describe(folder).config.data.task) != REVERSAL.name:
-            raise UsageError(f"{model} has learned {task}, not {REVERSAL.name}", hint="stackrev evaluate scores it")
+        require_task(folder, REVERSAL, name=model)
         self._decoder = open_decoder(folder)
         if threads is not None and isinstance(self._decoder, TorchDecoder):
             set_threads(threads)

@@ -4,3 +4,4 @@ from stackrev.models.building import build as build
 from stackrev.models.loading import Checkpoint as Checkpoint
 from stackrev.models.loading import load as load
 from stackrev.models.loading import open_decoder as open_decoder
+from stackrev.models.loading import require_task as require_task

@@ -33,6 +33,9 @@ State = TypeVar("State")
 class Reverser(nn.Module, Generic[State]):
     """What the three models have in common; see the module's docstring.
 
+    There is no export to ONNX: the loop over a text has as many rounds as the text has symbols, and the stack grows
+    with them, while an exporter records the rounds of one length. `stackrev.load` runs a model without torch.
+
     Args:
         config: The model's shape and initialisation.
         generator: Where the initial weights come from; torch's global generator if None.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stackrev import kernels
+from stackrev.errors import ConfigError
 from stackrev.evaluation.decoding import Decoder, NativeDecoder, TorchDecoder
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from stackrev.models.base import Reverser
+    from stackrev.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,22 @@ def load(
         model.config = config.model
         model.load_state_dict(tensors.from_raw(weights), assign=True)
     return Checkpoint(name, folder, config, description.scores, model.to(device).eval())
+
+
+def require_task(folder: Path, task: Task, *, name: str) -> None:
+    """Make sure that a checkpoint has learned a task.
+
+    Args:
+        folder: The checkpoint.
+        task: What it is wanted for.
+        name: What the model is called in the message.
+
+    Raises:
+        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
+        ConfigError: It has learned something else.
+    """
+    if (learned := checkpoints.describe(folder).config.data.task) != task.name:
+        raise ConfigError(f"{name} has learned {learned}, not {task.name}", hint="stackrev evaluate scores it")
 
 
 def open_decoder(folder: Path) -> Decoder:
