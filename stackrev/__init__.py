@@ -1,4 +1,4 @@
-"""The differentiable neural stack, and the string-reversal experiment that goes with it.
+"""The differentiable neural stack, queue and deque, and the string-reversal experiment that goes with them.
 
 The public names are loaded when they are first asked for, so that `import stackrev` costs nothing and what needs no
 torch does not import it.
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from stackrev.models.rnn import RNNReverser
     from stackrev.models.stack_lstm import StackLSTMReverser
     from stackrev.models.texts import TextModel, load, reverse
+    from stackrev.structures.deque import DequeState, NeuralDeque, deque_step, neural_deque, neural_deque_torch
+    from stackrev.structures.queue import NeuralQueue, QueueState, neural_queue, neural_queue_torch, queue_step
     from stackrev.structures.stack import NeuralStack, StackState, neural_stack, neural_stack_torch, stack_step
     from stackrev.tasks.data import DataConfig
     from stackrev.training.trainer import Trainer, train
@@ -33,11 +35,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "DataConfig",
+    "DequeState",
     "LSTMConfig",
     "LSTMReverser",
     "LengthRange",
     "ModelConfig",
+    "NeuralDeque",
+    "NeuralQueue",
     "NeuralStack",
+    "QueueState",
     "RNNConfig",
     "RNNReverser",
     "Reverser",
@@ -50,10 +56,16 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "__version__",
+    "deque_step",
     "greedy",
     "load",
+    "neural_deque",
+    "neural_deque_torch",
+    "neural_queue",
+    "neural_queue_torch",
     "neural_stack",
     "neural_stack_torch",
+    "queue_step",
     "reverse",
     "score",
     "stack_step",
@@ -75,6 +87,8 @@ _ROOMS = {
     "models.rnn": ("RNNReverser",),
     "models.stack_lstm": ("StackLSTMReverser",),
     "models.texts": ("TextModel", "load", "reverse"),
+    "structures.deque": ("DequeState", "NeuralDeque", "deque_step", "neural_deque", "neural_deque_torch"),
+    "structures.queue": ("NeuralQueue", "QueueState", "neural_queue", "neural_queue_torch", "queue_step"),
     "structures.stack": ("NeuralStack", "StackState", "neural_stack", "neural_stack_torch", "stack_step"),
     "tasks.data": ("DataConfig",),
     "training.trainer": ("Trainer", "train"),

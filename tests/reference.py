@@ -12,33 +12,100 @@ from torch import Tensor
 from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights
 from stackrev.structures.stack import StackState
 
+Depth = float | Tensor
 
-def paper_stack(values: Tensor, push: Tensor, pop: Tensor) -> Tensor:
+
+def paper_stack(values: Tensor, push: Tensor, pop: Tensor, depth: Depth = 1.0) -> Tensor:
     """The reads [T, B, M] of Grefenstette et al. 2015, Eq. 1-3, for values [T, B, M], push and pop [T, B]."""
-    return paper_stack_with_strengths(values, push, pop)[0]
+    return paper_stack_with_strengths(values, push, pop, depth)[0]
 
 
-def paper_stack_with_strengths(values: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, list[Tensor]]:
+def paper_stack_with_strengths(
+    values: Tensor, push: Tensor, pop: Tensor, depth: Depth = 1.0
+) -> tuple[Tensor, list[Tensor]]:
     """The reads [T, B, M], and after each step t the strengths s_t of the t elements pushed so far, [t, B].
 
     Eq. 1: V_t    = [V_{t-1}; v_t]
     Eq. 2: s_t[i] = max(0, s_{t-1}[i] - max(0, u_t - sum_{j=i+1}^{t-1} s_{t-1}[j])) for i < t, and s_t[t] = d_t
     Eq. 3: r_t    = sum_i min(s_t[i], max(0, 1 - sum_{j=i+1}^{t} s_t[j])) V_t[i]
+
+    The 1 is `depth`, a number or a tensor [T, B].
     """
     reads, history = [], []
     s = push[:0]
     for t in range(len(values)):
         V = values[: t + 1]
         s = torch.cat([max_0(s - max_0(pop[t] - sum_above(s))), push[t : t + 1]])
-        weights = minimum(s, max_0(1 - sum_above(s)))  # [t + 1, B]
-        reads.append((weights[..., None] * V).sum(0))
+        reads.append(read(s, V, sum_above(s), depth_at(depth, t)))
         history.append(s)
     return torch.stack(reads) if reads else values, history
+
+
+def paper_queue(values: Tensor, push: Tensor, pop: Tensor, depth: Depth = 1.0) -> tuple[Tensor, list[Tensor]]:
+    """The reads [T, B, M] of a queue, and after each step t the strengths of the t elements pushed so far.
+
+    Eq. 4: s_t[i] = max(0, s_{t-1}[i] - max(0, u_t - sum_{j=1}^{i-1} s_{t-1}[j])) for i < t, and s_t[t] = d_t
+    Eq. 5: r_t    = sum_i min(s_t[i], max(0, 1 - sum_{j=1}^{i-1} s_t[j])) V_t[i]
+    """
+    reads, history = [], []
+    s = push[:0]
+    for t in range(len(values)):
+        s = torch.cat([max_0(s - max_0(pop[t] - sum_below(s))), push[t : t + 1]])
+        reads.append(read(s, values[: t + 1], sum_below(s), depth_at(depth, t)))
+        history.append(s)
+    return torch.stack(reads), history
+
+
+def paper_deque(
+    values_top: Tensor,
+    values_bottom: Tensor,
+    push_top: Tensor,
+    push_bottom: Tensor,
+    pop_top: Tensor,
+    pop_bottom: Tensor,
+    depth: Depth = 1.0,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The reads of a deque at its top and its bottom, and the strengths after each step, from the bottom to the top.
+
+    Eq. 6: V_t         = [v_t^bot; V_{t-1}; v_t^top]
+    Eq. 7: s_t^top[i]  = max(0, s_{t-1}[i] - max(0, u_t^top - sum_{j=i+1}^{2(t-1)} s_{t-1}[j]))
+    Eq. 8: s_t^both[i] = max(0, s_t^top[i] - max(0, u_t^bot - sum_{j=1}^{i-1} s_t^top[j]))
+    Eq. 9: s_t         = [d_t^bot; s_t^both; d_t^top]
+
+    The paper ends the sum of Eq. 7 at 2(t-1) - 1, which leaves out the topmost element, and has an index of the other
+    sum in that of Eq. 8. The reads are Eq. 3 at the top and Eq. 5 at the bottom.
+    """
+    tops, bottoms, history = [], [], []
+    s, V = push_top[:0], values_top[:0]
+    for t in range(len(values_top)):
+        s = max_0(s - max_0(pop_top[t] - sum_above(s)))
+        s = max_0(s - max_0(pop_bottom[t] - sum_below(s)))
+        s = torch.cat([push_bottom[t : t + 1], s, push_top[t : t + 1]])
+        V = torch.cat([values_bottom[t : t + 1], V, values_top[t : t + 1]])
+        tops.append(read(s, V, sum_above(s), depth_at(depth, t)))
+        bottoms.append(read(s, V, sum_below(s), depth_at(depth, t)))
+        history.append(s)
+    return torch.stack(tops), torch.stack(bottoms), history
+
+
+def read(s: Tensor, values: Tensor, nearer: Tensor, depth: Tensor | float) -> Tensor:
+    """sum_i min(s[i], max(0, depth - nearer[i])) V[i]; `nearer` is the sum of what is read before element i."""
+    return (minimum(s, max_0(depth - nearer))[..., None] * values).sum(0)
+
+
+def depth_at(depth: Depth, t: int) -> Tensor | float:
+    """How deep the read of a step is."""
+    return depth[t] if isinstance(depth, Tensor) else depth
 
 
 def sum_above(s: Tensor) -> Tensor:
     """Of every i, the sum of s[j] over all j > i."""
     return torch.ones(len(s), len(s), dtype=s.dtype, device=s.device).triu(1) @ s
+
+
+def sum_below(s: Tensor) -> Tensor:
+    """Of every i, the sum of s[j] over all j < i."""
+    return torch.ones(len(s), len(s), dtype=s.dtype, device=s.device).tril(-1) @ s
 
 
 def max_0(x: Tensor) -> Tensor:

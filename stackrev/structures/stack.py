@@ -27,9 +27,22 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stackrev.kernels import dispatch
+from stackrev.structures.base import (
+    Depth,
+    Memory,
+    check_sequence,
+    check_state,
+    check_step,
+    checked_depth,
+    height_dtype,
+    kernel_depth,
+    strengths_of,
+    time_first,
+    weighted_sum,
+)
 
 
 class StackState(NamedTuple):
@@ -53,18 +66,13 @@ class StackState(NamedTuple):
     @property
     def strengths(self) -> Tensor:
         """What is left of each element, [N, B]; s in the paper's Eq. 1-2."""
-        return (self.tops - self.bottoms).relu()
+        return strengths_of(self)
 
     @classmethod
     def empty(cls, batch: int, width: int, *, like: Tensor) -> StackState:
         """A stack without elements for `batch` rows of values `width` wide, of the type and on the device of `like`."""
         heights = like.new_zeros(0, batch, dtype=height_dtype(like))
         return cls(like.new_zeros(0, batch, width), heights, heights, heights.new_zeros(batch))
-
-
-def height_dtype(values: Tensor) -> torch.dtype:
-    """The type heights are kept in beside `values`: float64, but float32 on MPS, which has no float64."""
-    return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 # --- The step
@@ -76,9 +84,9 @@ def pop_then_push(height: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, Te
     return L, L + push
 
 
-def read_weights(bottoms: Tensor, tops: Tensor, height: Tensor) -> Tensor:
-    """How much of each element is within the topmost unit: alpha_t[i] = max(0, E_t[i] - max(L_i, H_t - 1))."""
-    return (tops - torch.maximum(bottoms, height - 1)).relu()
+def read_weights(bottoms: Tensor, tops: Tensor, height: Tensor, depth: Depth = 1.0) -> Tensor:
+    """How much of each element is within the topmost unit: alpha_t[i] = max(0, E_t[i] - max(L_i, H_t - depth))."""
+    return (tops - torch.maximum(bottoms, height - depth)).relu()
 
 
 def read_weights_backward(
@@ -99,25 +107,33 @@ def pop_then_push_backward(level: Tensor, g_height: Tensor, *g_levels: Tensor) -
     return g_height, -g_before, g_before
 
 
-def stack_step(state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, StackState]:
+def stack_step(
+    state: StackState, value: Tensor, push: Tensor, pop: Tensor, *, depth: Depth = 1.0
+) -> tuple[Tensor, StackState]:
     """One step of a neural stack, for streaming: `neural_stack` of T = 1, without the time axis.
 
     Args:
         state: The stack before the step.
         value: [B, M], what to push.
-        push: [B], how much of it, in [0, 1].
-        pop: [B], how much to drain first, in [0, 1].
+        push: [B], how much of it.
+        pop: [B], how much to drain first.
+        depth: How deep the read is; see `neural_stack`.
 
     Returns:
         The read [B, M], and the stack after the step.
+
+    Raises:
+        ValueError: A shape is wrong.
     """
+    check_step({"value": value}, {"push": push, "pop": pop})
+    check_state(state, value.shape, {"height": state.height})
+    depth = checked_depth(depth, push.shape, state.height)
     kind = state.height.dtype
     L, H = pop_then_push(state.height, push.to(kind), pop.to(kind))
     bottoms = torch.cat([state.bottoms, L[None]])
     tops = torch.cat([torch.minimum(state.tops, L), H[None]])
     V = torch.cat([state.values, value[None]])
-    alpha = read_weights(bottoms, tops, H)  # [N + 1, B]
-    read = torch.einsum("nb,nbm->bm", alpha.to(value.dtype), V)
+    read = weighted_sum(read_weights(bottoms, tops, H, depth), V)
     return read, StackState(V, bottoms, tops, H)
 
 
@@ -125,7 +141,13 @@ def stack_step(state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> t
 
 
 def neural_stack(
-    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
+    values: Tensor,
+    push: Tensor,
+    pop: Tensor,
+    state: StackState | None = None,
+    *,
+    depth: Depth = 1.0,
+    batch_first: bool = False,
 ) -> tuple[Tensor, StackState]:
     """Run a neural stack over T steps at once (paper Eq. 1-3, in the form of the module's docstring).
 
@@ -134,16 +156,18 @@ def neural_stack(
         L_t    = max(0, H_{t-1} - u_t)
         H_t    = L_t + d_t
         E_t[i] = min(H_i, min_{i<k<=t} L_k)
-        r_t    = sum_i max(0, E_t[i] - max(L_i, H_t - 1)) * v_i
+        r_t    = sum_i max(0, E_t[i] - max(L_i, H_t - depth)) * v_i
 
     On the CPU, in float32 or float64, the compiled kernels take time and memory O((N + T) B), and have no second
     derivative; `neural_stack_torch` is for everything else (see `stackrev.kernels.using`).
 
     Args:
         values: [T, B, M], what each step pushes.
-        push: [T, B], push strengths d in [0, 1].
-        pop: [T, B], pop strengths u in [0, 1]; a pop beyond the bottom empties the stack.
-        state: the stack before the first step; empty if None.
+        push: [T, B], push strengths d; in the paper from 0 to 1. A push of 2 makes an element two units high.
+        pop: [T, B], pop strengths u, likewise; a pop beyond the bottom empties the stack.
+        state: The stack before the first step; empty if None.
+        depth: How deep a read is: one unit in the paper. A number, or a tensor that broadcasts to [T, B].
+        batch_first: Whether values are [B, T, M], strengths [B, T] and reads [B, T, M]; a state is the same either way.
 
     Returns:
         The reads [T, B, M], and the stack after the last step.
@@ -151,44 +175,58 @@ def neural_stack(
     Raises:
         ValueError: A shape is wrong.
     """
-    steps, batch, width = values.shape
-    if state is None:
-        state = StackState.empty(batch, width, like=values)
-    _check_shapes(steps, batch, width, push, pop, state)
-    kernels = dispatch.kernels_for((values, state.values), heights=state[1:], indices=(push, pop))
-    if kernels is not None:
+    values, push, pop, state, depth = _arguments(values, push, pop, state, depth, batch_first)
+    kernels = dispatch.kernels_for(
+        (values, state.values),
+        heights=state[1:],
+        indices=(push, pop),
+        refused=kernel_depth(depth),
+    )
+    if kernels is None:
+        reads, state = _all_steps(values, push, pop, state, depth)
+    else:
         V = torch.cat([state.values, values]) if state.values.shape[0] else values
         if V is values and not (torch.is_grad_enabled() and values.requires_grad):
             V = values.clone()  # the stack's own, whatever becomes of the caller's; over others autograd watches
         reads, *heights = kernels.neural_stack(V, push.double(), pop.double(), *state[1:])
-        return reads, StackState(V, *heights)
-    return neural_stack_torch(values, push, pop, state)
-
-
-def _check_shapes(steps: int, batch: int, width: int, push: Tensor, pop: Tensor, state: StackState) -> None:
-    if push.shape != (steps, batch) or pop.shape != (steps, batch):
-        raise ValueError(f"push and pop have the shapes {list(push.shape)}, {list(pop.shape)}, not {[steps, batch]}")
-    elements = state.bottoms.shape[:1]
-    expected = StackState((*elements, batch, width), (*elements, batch), (*elements, batch), (batch,))  # type: ignore[arg-type]
-    for name, tensor, shape in zip(StackState._fields, state, expected, strict=True):
-        if tensor.shape != shape:
-            raise ValueError(f"the state's {name} has the shape {list(tensor.shape)}, not {list(shape)}")
+        state = StackState(V, *heights)
+    return reads.transpose(0, 1) if batch_first else reads, state
 
 
 def neural_stack_torch(
-    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
+    values: Tensor,
+    push: Tensor,
+    pop: Tensor,
+    state: StackState | None = None,
+    *,
+    depth: Depth = 1.0,
+    batch_first: bool = False,
 ) -> tuple[Tensor, StackState]:
     """`neural_stack` in plain torch, on any device and differentiable any number of times.
 
     Given all controls nothing here is sequential: H is a cumulative maximum, E a cumulative minimum, and the reads are
     one batched matrix product. Memory is O((N + T) T B).
     """
-    steps, batch, width = values.shape
+    reads, state = _all_steps(*_arguments(values, push, pop, state, depth, batch_first))
+    return reads.transpose(0, 1) if batch_first else reads, state
+
+
+def _arguments(
+    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None, depth: Depth, batch_first: bool
+) -> tuple[Tensor, Tensor, Tensor, StackState, Depth]:
+    """The arguments with time first, checked."""
+    check_sequence({"values": values}, {"push": push, "pop": pop}, batch_first=batch_first)
+    values, push, pop = time_first((values, push, pop), batch_first)
+    batch, width = values.shape[1:]
     if state is None:
         state = StackState.empty(batch, width, like=values)
-    _check_shapes(steps, batch, width, push, pop, state)
+    check_state(state, (batch, width), {"height": state.height})
+    return values, push, pop, state, checked_depth(depth, push.shape, state.height, batch_first=batch_first)
+
+
+def _all_steps(values: Tensor, push: Tensor, pop: Tensor, state: StackState, depth: Depth) -> tuple[Tensor, StackState]:
     d, u = push.to(state.height.dtype), pop.to(state.height.dtype)
-    if steps == 0:
+    if values.shape[0] == 0:
         return values, state
 
     # H_t = max(d_t, H_{t-1} - u_t + d_t), unrolled with S the running sum of d - u: S_t + max(H_0, max_k d_k - S_k)
@@ -206,43 +244,34 @@ def neural_stack_torch(
         (element < step)[..., None], L[:, None], torch.inf
     )  # [T, N + T, B], the level each step drains to
     E = torch.minimum(uncut, torch.cummin(cuts, dim=0).values)
-    alpha = read_weights(bottoms, E, H[:, None]).masked_fill((element > step)[..., None], 0)
-    reads = torch.einsum("tnb,nbm->tbm", alpha.to(values.dtype), V)
-    return reads, StackState(V, bottoms, E[-1], H[-1])
+    each_depth = depth[:, None] if isinstance(depth, Tensor) else depth
+    alpha = read_weights(bottoms, E, H[:, None], each_depth).masked_fill((element > step)[..., None], 0)
+    return weighted_sum(alpha, V), StackState(V, bottoms, E[-1], H[-1])
 
 
-class NeuralStack(nn.Module):
-    """A neural stack to drop into a model of one's own. It has no parameters: the controls are the model's.
+class NeuralStack(Memory):
+    """A neural stack to drop into a model of one's own; see `Memory` for its arguments.
 
     Example:
         >>> stack = NeuralStack(width=64)
         >>> reads, state = stack(values, push, pop)         # [T, B, 64], [T, B], [T, B]
         >>> read, state = stack.step(state, value, d, u)    # [B, 64], [B], [B]
-
-    Args:
-        width: M, the width of the values.
     """
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width = width
-
     def forward(
-        self, values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None
+        self, values: Tensor, push: Tensor, pop: Tensor, state: StackState | None = None, *, depth: Depth = 1.0
     ) -> tuple[Tensor, StackState]:
         """All steps at once; see `neural_stack`."""
-        if values.shape[-1] != self.width:
-            raise ValueError(f"values are {values.shape[-1]} wide, this stack {self.width}")
-        return neural_stack(values, push, pop, state)
+        self._check(values, {"push": push, "pop": pop})
+        return neural_stack(values, push, pop, state, depth=depth, batch_first=self.batch_first)
 
-    def step(self, state: StackState, value: Tensor, push: Tensor, pop: Tensor) -> tuple[Tensor, StackState]:
+    def step(
+        self, state: StackState, value: Tensor, push: Tensor, pop: Tensor, *, depth: Depth = 1.0
+    ) -> tuple[Tensor, StackState]:
         """One step; see `stack_step`."""
-        return stack_step(state, value, push, pop)
+        self._check(value, {"push": push, "pop": pop})
+        return stack_step(state, value, push, pop, depth=depth)
 
     def initial_state(self, batch: int, *, like: Tensor) -> StackState:
         """An empty stack for `batch` rows."""
         return StackState.empty(batch, self.width, like=like)
-
-    def extra_repr(self) -> str:
-        """What `print` shows of the module."""
-        return f"width={self.width}"

@@ -128,7 +128,7 @@ def test_the_controls_may_be_of_another_type():
 
 def test_wrong_shapes_are_refused():
     values, push, pop = random_call(5, 2, 3)[:3]
-    with pytest.raises(ValueError, match="push and pop"):
+    with pytest.raises(ValueError, match="push has the shape"):
         neural_stack(values, push[:4], pop)
 
 

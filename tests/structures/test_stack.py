@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from controls import BATCH, CONTROLS, WIDTH, Controls, values_of
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import paper_stack, paper_stack_with_strengths
@@ -13,11 +14,7 @@ from torch import Tensor
 
 from stackrev.structures.stack import NeuralStack, StackState, neural_stack, neural_stack_torch, stack_step
 
-Controls = Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-
 Stack = Callable[..., tuple[Tensor, StackState]]
-
-BATCH, WIDTH = 4, 3
 
 
 @pytest.fixture(scope="module", params=[neural_stack, neural_stack_torch], ids=lambda function: function.__name__)
@@ -25,40 +22,6 @@ def stack(request: pytest.FixtureRequest) -> Stack:
     """What runs by default, compiled where it can be, and the plain torch version."""
     function: Stack = request.param
     return function
-
-
-def uniform(steps: int, generator: torch.Generator, low: float = 0.0, high: float = 1.0) -> Tensor:
-    return low + (high - low) * torch.rand(steps, BATCH, dtype=torch.float64, generator=generator)
-
-
-def sometimes(fixed: float, x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.where(torch.rand(x.shape, generator=generator) < 0.4, fixed, x)
-
-
-def mostly_ends(steps: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, (steps, BATCH), generator=generator).double()
-
-
-CONTROLS: dict[str, Controls] = {
-    "random": lambda steps, g: (uniform(steps, g), uniform(steps, g)),
-    "growing": lambda steps, g: (uniform(steps, g, 0.5), uniform(steps, g, 0.0, 0.5)),
-    "always empty: u > height": lambda steps, g: (uniform(steps, g, 0.0, 0.2), uniform(steps, g, 0.3)),
-    "often emptied": lambda steps, g: (uniform(steps, g, 0.0, 0.6), uniform(steps, g)),
-    "full pops": lambda steps, g: (uniform(steps, g), sometimes(1.0, uniform(steps, g), g)),
-    "no pops": lambda steps, g: (uniform(steps, g), torch.zeros(steps, BATCH, dtype=torch.float64)),
-    "full pushes": lambda steps, g: (sometimes(1.0, uniform(steps, g), g), uniform(steps, g)),
-    "d = 0 at times": lambda steps, g: (sometimes(0.0, uniform(steps, g), g), uniform(steps, g)),
-    "d = 0": lambda steps, g: (torch.zeros(steps, BATCH, dtype=torch.float64), uniform(steps, g)),
-    "saturated": lambda steps, g: (mostly_ends(steps, g), mostly_ends(steps, g)),
-    "nearly saturated": lambda steps, g: (
-        (mostly_ends(steps, g) - 1e-3 * uniform(steps, g)).abs(),
-        (mostly_ends(steps, g) - 1e-3 * uniform(steps, g)).abs(),
-    ),
-}
-
-
-def values_of(steps: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(steps, BATCH, WIDTH, dtype=torch.float64, generator=generator)
 
 
 def test_figure_1a(stack: Stack) -> None:
@@ -320,3 +283,59 @@ def test_module(generator: torch.Generator) -> None:
     torch.testing.assert_close(state.strengths, final.strengths, rtol=0, atol=1e-12)
     with pytest.raises(ValueError, match="values are 2 wide, this stack 3"):
         stack(values[..., :2], push, pop)
+
+
+@pytest.mark.parametrize("controls", CONTROLS.values(), ids=CONTROLS)
+def test_depths_and_strengths_above_one_are_the_papers(
+    stack: Stack, controls: Controls, generator: torch.Generator
+) -> None:
+    push, pop = (3 * each for each in controls(9, generator))
+    values = values_of(9, generator)
+    depths = 2.5 * torch.rand(9, BATCH, dtype=torch.float64, generator=generator) + 0.01
+    for depth in (1.0, 0.3, 2.0, depths):
+        expected = paper_stack(values, push, pop, depth)
+        torch.testing.assert_close(stack(values, push, pop, depth=depth)[0], expected, rtol=0, atol=1e-12)
+        state = StackState.empty(BATCH, WIDTH, like=values)
+        for t in range(9):
+            at = depth[t] if isinstance(depth, Tensor) else depth
+            read, state = stack_step(state, values[t], push[t], pop[t], depth=at)
+            torch.testing.assert_close(read, expected[t], rtol=0, atol=1e-12)
+
+
+def test_a_value_that_is_not_a_number_shows_where_it_is_read() -> None:
+    values, push, pop = torch.randn(9, 2, 3), torch.ones(9, 2), torch.zeros(9, 2)
+    values[2, 0, 1] = torch.nan
+    pop[4, 0], push[4, 0] = 1.0, 0.0  # what is below is read again
+    reads, _ = neural_stack_torch(values, push, pop)
+    assert reads.isnan().nonzero().tolist() == [[2, 0, 1], [4, 0, 1]]
+
+
+def test_unbatched_sequences_are_refused_with_advice(stack: Stack) -> None:
+    with pytest.raises(ValueError, match=r"not \[T, B, M\]: .* a batch of one, values\[:, None\], push\[:, None\]"):
+        stack(torch.zeros(5, 3), torch.zeros(5), torch.zeros(5))
+    with pytest.raises(ValueError, match=r"not \[B, T, M\]: .* a batch of one, values\[None\], push\[None\]"):
+        stack(torch.zeros(5, 3), torch.zeros(5), torch.zeros(5), batch_first=True)
+    with pytest.raises(ValueError, match=r"values has the shape \[5\], not \[T, B, M\]$"):
+        stack(torch.zeros(5), torch.zeros(5), torch.zeros(5))
+
+
+def test_the_batch_may_come_first(stack: Stack, generator: torch.Generator) -> None:
+    push, pop = CONTROLS["random"](5, generator)
+    values = values_of(5, generator)
+    depth = torch.rand(5, BATCH, generator=generator) + 0.1
+    for each in (1.0, depth):
+        expected, state = stack(values, push, pop, depth=each)
+        turned = [tensor.transpose(0, 1) for tensor in (values, push, pop)]
+        each = each.T if isinstance(each, Tensor) else each
+        reads, other = stack(*turned, depth=each, batch_first=True)
+        assert torch.equal(reads.transpose(0, 1), expected)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(other, state, strict=True))
+
+
+def test_a_module_may_check_strengths() -> None:
+    values, strengths = torch.zeros(2, 1, 3), torch.tensor([[0.5], [1.5]])
+    NeuralStack(WIDTH)(values, strengths, strengths)
+    with pytest.raises(ValueError, match=r"push has strengths from 0.5 to 1.5, and not only from 0 to 1"):
+        NeuralStack(WIDTH, check=True)(values, strengths, strengths)
+    with pytest.raises(ValueError, match="pop has strengths from nan to nan"):
+        NeuralStack(WIDTH, check=True)(values, strengths / 2, strengths * torch.nan)
