@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
-from math import isfinite
+from dataclasses import asdict, fields
+from math import floor, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -32,6 +32,7 @@ from stackrev.cli.common import (
 )
 from stackrev.cli.output import Output
 from stackrev.config import LengthRange
+from stackrev.errors import CheckpointError
 from stackrev.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -109,10 +110,30 @@ def evaluate(
         for name, checkpoint in zip(names, checkpoints, strict=True)
     ]
     used = None if data else seed
+    proved = {name: _proved(checkpoint, output) for name, checkpoint in zip(names, checkpoints, strict=True) if margins}
     output.result(
-        [_result(name, strings.label(totals), used, totals, by_length=by_length) for name, totals in results],
-        lambda: _print(results, strings, output, by_length=by_length, margins=margins),
+        [
+            _result(name, strings.label(totals), used, totals, by_length=by_length, proved=proved.get(name))
+            for name, totals in results
+        ],
+        lambda: _print(results, strings, output, by_length=by_length, proved=proved),
     )
+
+
+def _proved(checkpoint: Checkpoint, output: Output) -> Mapping[str, float] | None:
+    """The margins that the certificate beside a model's weights proves, by the names of `Margins`; None without one."""
+    from stackrev.evaluation.margins import Margins
+    from stackrev.models.certification import check_stored
+
+    with output.busy("checking the certificate"):
+        try:
+            proof = check_stored(checkpoint.folder)
+        except CheckpointError as error:
+            output.note(f"note: {error.message}")
+            return None
+    if proof is None or proof.conditions is None:
+        return None
+    return {field.name: proof.conditions.margins[field.name] for field in fields(Margins)}
 
 
 class _Strings(Protocol):
@@ -198,7 +219,15 @@ def _score(name: str, checkpoint: Checkpoint, strings: _Strings, output: Output,
     return totals
 
 
-def _result(name: str, lengths: str, seed: int | None, totals: Totals, *, by_length: bool) -> dict[str, Any]:
+def _result(
+    name: str,
+    lengths: str,
+    seed: int | None,
+    totals: Totals,
+    *,
+    by_length: bool,
+    proved: Mapping[str, float] | None,
+) -> dict[str, Any]:
     """What `--json` says of one model."""
     result: dict[str, Any] = {"model": name, "lengths": lengths, "samples": totals.samples, "seed": seed}
     result |= {"coarse": totals.coarse, "fine": totals.fine}
@@ -206,6 +235,7 @@ def _result(name: str, lengths: str, seed: int | None, totals: Totals, *, by_len
         result["margins"] = {
             name: round(margin, 4) if isfinite(margin) else None for name, margin in asdict(totals.margins).items()
         }
+        result["proved_margins"] = proved and {name: _floor(margin, 4) for name, margin in proved.items()}
     if by_length:
         result["by_length"] = [
             {"length": length, "samples": part.samples, "coarse": part.coarse, "fine": part.fine}
@@ -214,8 +244,19 @@ def _result(name: str, lengths: str, seed: int | None, totals: Totals, *, by_len
     return result
 
 
+def _floor(margin: float, decimals: int) -> float:
+    """A proved margin, cut rather than rounded: what is shown is proved too."""
+    scale = 10.0**decimals
+    return floor(margin * scale) / scale
+
+
 def _print(
-    results: list[tuple[str, Totals]], strings: _Strings, output: Output, *, by_length: bool, margins: bool
+    results: list[tuple[str, Totals]],
+    strings: _Strings,
+    output: Output,
+    *,
+    by_length: bool,
+    proved: Mapping[str, Mapping[str, float] | None],
 ) -> None:
     rows: list[tuple[str, ...]] = [("model", "lengths", "strings", "coarse", "fine")]
     for name, totals in results:
@@ -224,17 +265,23 @@ def _print(
             parts += [(str(length), part) for length, part in totals.by_length().items()]
         rows += [(name, label, str(part.samples), share(part.coarse), share(part.fine)) for label, part in parts]
     output.table(rows)
-    if margins:
+    if proved:
         output.line()
-        output.table(_margin_rows(results))
+        output.table(_margin_rows(results, proved))
 
 
-def _margin_rows(results: list[tuple[str, Totals]]) -> list[tuple[str, ...]]:
-    """What the table of margins says, a model a line."""
-    found = [(name, asdict(totals.margins)) for name, totals in results if totals.margins is not None]
-    heads = [head.replace("_", " ") for head in found[0][1]]
-    shown = [
-        (name, *(f"{margin:.3f}" if isfinite(margin) else "-" for margin in margins.values()))
-        for name, margins in found
-    ]
-    return [("margins", *heads), *shown]
+def _margin_rows(
+    results: list[tuple[str, Totals]], proved: Mapping[str, Mapping[str, float] | None]
+) -> list[tuple[str, ...]]:
+    """What the table of margins says: a line for each model, and below it one for what its certificate proves."""
+    rows: list[tuple[str, ...]] = []
+    for name, totals in results:
+        if totals.margins is None:
+            continue
+        margins = asdict(totals.margins)
+        if not rows:
+            rows.append(("margins", *(head.replace("_", " ") for head in margins)))
+        rows.append((name, *(f"{margin:.3f}" if isfinite(margin) else "-" for margin in margins.values())))
+        if certain := proved.get(name):
+            rows.append((f"{name}, proved", *(f"{_floor(certain[each], 3):.3f}" for each in margins)))
+    return rows
