@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from stackrev.evaluation.totals import Totals
     from stackrev.models import Checkpoint
     from stackrev.models.base import Reverser
+    from stackrev.tasks.base import Task
+    from stackrev.tasks.draws import Drawn
 
 DEFAULT_SAMPLES = 1000
 PIECE_SYMBOLS, PIECE_STRINGS = 1 << 24, 100_000
@@ -80,11 +82,11 @@ def evaluate(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure how well models reverse strings.
+    """Measure how well models do their tasks: reverse strings, or what each has learned.
 
     Coarse accuracy is the share of strings whose whole output is right, end marker included and nothing after it. Fine
     accuracy is the mean share of the output that is right before the first error. Strings of 65-128 symbols are drawn
-    if nothing else is asked for, the same for every model.
+    if nothing else is asked for, the same for every model of a task.
 
     Margins are the least over all strings, each up to its first error or its last symbol. Those of the push and pop
     gates are by how much their pre-activations are past the point from which a gate is exactly 0 or 1; a negative one
@@ -139,11 +141,11 @@ def _proved(checkpoint: Checkpoint, output: Output) -> Mapping[str, float] | Non
 class _Strings(Protocol):
     """Where the strings come from: the same for every model, a piece at a time."""
 
-    def total(self, output: Output) -> int | None:
+    def total(self, task: Task, output: Output) -> int | None:
         """How many symbols there are to go through, if that is known before."""
 
-    def pieces(self) -> Iterator[list[Tensor]]:
-        """The strings."""
+    def pieces(self, task: Task) -> Iterator[list[Tensor]]:
+        """The sources of a task."""
 
     def label(self, totals: Totals) -> str:
         """Their lengths."""
@@ -156,17 +158,23 @@ class _Drawn:
     """Strings drawn by a seed."""
 
     def __init__(self, lengths: LengthRange, samples: int, seed: int) -> None:
-        from stackrev.tasks.draws import Draw
-
         sizes.require_draw(lengths, samples)
-        self._lengths, self._draw = lengths, Draw(lengths, samples, seed)
+        self._lengths, self._samples, self._seed = lengths, samples, seed
+        self._draws: dict[str, Drawn] = {}
 
-    def total(self, output: Output) -> int:
-        with output.busy("drawing") if self._draw.samples > sizes.MANY else nullcontext():
-            return 2 * (self._draw.symbols + self._draw.samples)
+    def total(self, task: Task, output: Output) -> int:
+        with output.busy("drawing") if self._samples > sizes.MANY or not task.uniform else nullcontext():
+            return 2 * (self._draw(task).symbols + self._samples)
 
-    def pieces(self) -> Iterator[list[Tensor]]:
-        return self._draw.pieces(symbols=PIECE_SYMBOLS, strings=PIECE_STRINGS)
+    def pieces(self, task: Task) -> Iterator[list[Tensor]]:
+        return self._draw(task).pieces(symbols=PIECE_SYMBOLS, strings=PIECE_STRINGS)
+
+    def _draw(self, task: Task) -> Drawn:
+        from stackrev.tasks.draws import draw
+
+        if task.name not in self._draws:
+            self._draws[task.name] = draw(task, self._lengths, self._samples, self._seed)
+        return self._draws[task.name]
 
     def label(self, totals: Totals) -> str:
         return str(self._lengths)
@@ -181,15 +189,15 @@ class _Read:
     def __init__(self, path: Path, lengths: LengthRange | None, samples: int | None) -> None:
         self._path, self._lengths, self._samples = path, lengths, samples
 
-    def total(self, output: Output) -> None:
+    def total(self, task: Task, output: Output) -> None:
         return None
 
-    def pieces(self) -> Iterator[list[Tensor]]:
+    def pieces(self, task: Task) -> Iterator[list[Tensor]]:
         from stackrev.storage import examples
 
         size = {"symbols": PIECE_SYMBOLS, "strings": PIECE_STRINGS}
         found = False
-        for piece in examples.read(self._path, lengths=self._lengths, most=self._samples, **size):
+        for piece in examples.read(self._path, lengths=self._lengths, most=self._samples, task=task, **size):
             found = True
             yield piece
         if not found:
@@ -209,9 +217,9 @@ def _score(name: str, checkpoint: Checkpoint, strings: _Strings, output: Output,
     from stackrev.evaluation.totals import Totals
 
     model, task = checkpoint.model, TASKS[checkpoint.config.data.task]
-    totals, total = Totals(), strings.total(output)
+    totals, total = Totals(), strings.total(task, output)
     with output.progress(name, total=total) as bar:
-        for piece in strings.pieces():
+        for piece in strings.pieces(task):
             sizes.require_scoring(model, max(map(len, piece)))
             if total is None:
                 bar.expect(symbols_of(piece))

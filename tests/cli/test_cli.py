@@ -349,7 +349,7 @@ class TestEvaluate:
         path.write_text('{"input": "$ab|", "target": "ab&"}\n')
         result = stackrev("evaluate", "--data", str(path))
         assert (result.code, result.out) == (1, "")
-        assert "line 1: the target is not the input reversed" in result.err
+        assert "line 1: the target is not the string reversed" in result.err
 
     def test_only_all_is_shown_as_one(self):
         assert common.share(0.99999) == "0.9999"
