@@ -17,14 +17,11 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from stackrev.errors import VocabularyError
-from stackrev.tasks import vocabulary
+from stackrev.tasks import graphemes, vocabulary
 from stackrev.tasks.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    import regex  # type: ignore[import-untyped]
 
 
 class Reading(Protocol):
@@ -144,19 +141,13 @@ def _number(text: str, tell: Callable[[int], object]) -> tuple[list[int], dict[s
     places: list[int] = []
     distinct: dict[str, int] = {}
     done = 0
-    for found in _pattern().finditer(text):
+    for found in graphemes.pattern().finditer(text):
         places.append(distinct.setdefault(found[0], len(distinct)))
         if found.end() - done >= _PIECE:
             tell(found.end() - done)
             done = found.end()
     tell(len(text) - done)
     return places, distinct
-
-
-def clusters(text: str) -> list[str]:
-    """The extended grapheme clusters of a text."""
-    found: list[str] = _pattern().findall(text)
-    return found
 
 
 _PIECE = 65_536  # code points between two reports of progress
@@ -166,13 +157,3 @@ _CHARACTERS = bytes(
     ord(vocabulary.decode((each,))) if each < vocabulary.SIZE else 0xFF  # which is not ASCII
     for each in range(256)
 )
-
-_compiled: list[regex.Pattern[str]] = []
-
-
-def _pattern() -> regex.Pattern[str]:
-    if not _compiled:
-        import regex
-
-        _compiled.append(regex.compile(r"\X"))
-    return _compiled[0]

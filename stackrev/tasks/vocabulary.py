@@ -84,7 +84,7 @@ class Vocabulary:
             return text.split()
         if text.isascii() or self.characters:
             return list(text)
-        from stackrev.tasks.text import clusters
+        from stackrev.tasks.graphemes import clusters
 
         return clusters(text)
 
