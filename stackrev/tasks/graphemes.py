@@ -1,4 +1,4 @@
-"""What a reader sees as one character: extended grapheme clusters (UAX #29). Imports `regex` when it is first needed."""
+"""What a reader sees as one character: extended grapheme clusters (UAX #29). Imports `regex` only when it is needed."""
 
 from __future__ import annotations
 
