@@ -27,7 +27,7 @@ class Arguments(NamedTuple):
         noise: [T, B, 2], or None.
         stretch: e of the stretched gate.
         saving: Whether the derivative will be wanted.
-        hidden0: [K, B, H], and so on for the state before the first step, in the order of `StackLSTMState`.
+        hidden0: [K, B, H], and so on for the state before the first step, in the order of `MemoryLSTMState`.
         cell0: [K, B, H].
         read0: [B, M].
         values0: [N, B, M].
