@@ -28,7 +28,7 @@ FLOORS = (
     ("kinds",),
     ("storage", "evaluation"),
     ("models", "layers"),
-    ("training", "figures", "page"),
+    ("training", "figures"),
     ("experiments",),
     ("cli",),
     ("__main__",),
@@ -53,7 +53,6 @@ WITHOUT_TORCH = (
     "evaluation.decoding",
     "experiments.search",
     "figures",
-    "page",
     "cli",
     "__main__",
 )

@@ -49,10 +49,7 @@ CheckOption = Annotated[
 ]
 TraceOption = Annotated[bool, typer.Option("--trace", help="Show what the network does with its stack, a line a step.")]
 PageOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--trace-html", metavar="FILE", help="Write a page that runs the network on the text, as stackrev page does."
-    ),
+    Path | None, typer.Option("--trace-html", metavar="FILE", help="Write a page that steps through the run.")
 ]
 
 

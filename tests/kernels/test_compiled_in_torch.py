@@ -12,9 +12,8 @@ import torch
 
 from stackrev.errors import NativeError
 from stackrev.kernels import available, using
-from stackrev.kernels.cpu import library, ops, recurrence
-from stackrev.kernels.cpu import neural_stack as stack_kernel
-from stackrev.structures.recurrence import MemoryLSTMState, MemoryLSTMWeights, memory_lstm, memory_lstm_torch
+from stackrev.kernels.cpu import library, ops, recurrence, structures
+from stackrev.structures.recurrence import StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
 from stackrev.structures.stack import StackState, neural_stack, neural_stack_torch
 
 needs_kernels = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
@@ -44,10 +43,10 @@ def flat_call(T=5, B=3, M=2, H=3, K=2, N=2, dtype=torch.float64):
 def run(function, lengths, floats, layers):
     inputs, noise, hidden, cell, read, *rest = floats
     stack, (control, bias, *lists) = StackState(*rest[:4]), rest[4:]
-    weights = MemoryLSTMWeights(tuple(lists[:layers]), tuple(lists[layers:]), control, bias)
-    state = MemoryLSTMState(hidden, cell, read, stack)
+    weights = StackLSTMWeights(tuple(lists[:layers]), tuple(lists[layers:]), control, bias)
+    state = StackLSTMState(hidden, cell, read, stack)
     out = function(inputs, lengths, state, weights, stretch=0.05, noise=noise)
-    return out.hidden, *out.state[:3], out.state.memory.values, out.state.memory.height
+    return out.hidden, *out.state[:3], out.state.stack.values, out.state.stack.height
 
 
 def gradients(outputs, floats):
@@ -62,39 +61,51 @@ def test_gradcheck_of_the_recurrence():
     heights = floats[6:9]
 
     def function(*free):
-        return run(memory_lstm, lengths, [*free[:6], *(h.detach() for h in heights), *free[6:]], 2)
+        return run(stack_lstm, lengths, [*free[:6], *(h.detach() for h in heights), *free[6:]], 2)
 
     torch.autograd.gradcheck(function, (*floats[:6], *floats[9:]), fast_mode=True)
 
 
 @needs_kernels
-def test_opcheck():
+@pytest.mark.parametrize("name", ["stack", "queue"])
+def test_opcheck(name):
+    operator = getattr(recurrence, f"{name.upper()}_OPERATOR")
     lengths, floats = flat_call()
     lengths = torch.full_like(lengths, int(lengths.max()))  # of steps that are not taken anything may be saved
-    x, noise, hidden, cell, read, values, bottoms, tops, height, control, bias, *lists = floats
-    arguments = x, None, lengths, noise, 0.05, True, hidden, cell, read, values, bottoms, tops, height, control, bias
-    torch.library.opcheck(recurrence.OPERATOR.opaque, (*arguments, lists[:2], lists[2:]))
-    detached = [t.detach() for t in floats]
+    x, noise, *before, values, bottoms, tops, high, control, bias, one, two, later = floats
+    low = None if name == "stack" else bottoms[0].detach().requires_grad_()
+    weights = control, bias, [one, two], [later]
+    arguments = x, None, lengths, noise, 0.05, True, *before, values, bottoms, tops, low, high, *weights
+    torch.library.opcheck(operator.opaque, arguments)
     with torch.no_grad():
-        outputs = recurrence.OPERATOR.forward(*arguments, lists[:2], lists[2:])
-    x, _, hidden, cell, read, _, _, tops, height, control, bias, *lists = detached
-    fixed = x, None, lengths, 0.05, hidden, cell, read, tops, height, control, bias, lists[:2], lists[2:], list(outputs)
-    given = torch.ones_like(outputs[0]), None, None, None, None, None, None, torch.ones_like(height)
-    torch.library.opcheck(recurrence.OPERATOR.opaque_backward, (*fixed, *given))
+        outputs = operator.forward(*arguments)
+    given = torch.ones_like(outputs[0]), *(None,) * 7, torch.ones_like(high)
+    fixed = x, None, lengths, 0.05, *before, bottoms, tops, low, high, *weights, list(outputs)
+    torch.library.opcheck(operator.opaque_backward, (*_detached(fixed), *given))
+
+
+def _detached(arguments):
+    return [
+        each.detach() if isinstance(each, torch.Tensor) else _detached(each) if isinstance(each, list) else each
+        for each in arguments
+    ]
 
 
 @needs_kernels
-def test_opcheck_of_the_stack():
+@pytest.mark.parametrize("name", ["stack", "queue"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_opcheck_of_a_structure(name, deep):
+    operator = getattr(structures, f"{name.upper()}_OPERATOR")
     values, push, pop = torch.randn(6, 3, 2), torch.rand(4, 3).double(), torch.rand(4, 3).double()
-    state = neural_stack_torch(values[:2], push[:2], pop[:2])[1]
-    call = [t.detach().requires_grad_() for t in (values, push, pop, *state[1:])]
-    torch.library.opcheck(stack_kernel.OPERATOR.opaque, tuple(call))
-    _, bottoms, _, _, below = (t.detach() for t in stack_kernel.OPERATOR.forward(*call))
-    values, push, pop, _, tops, height = (t.detach() for t in call)
-    given = torch.ones(4, 3, 2), None, None, torch.ones_like(height)
-    torch.library.opcheck(
-        stack_kernel.OPERATOR.opaque_backward, (values, push, pop, tops, height, bottoms, below, *given)
-    )
+    bottoms, tops, high = neural_stack_torch(values[:2], push[:2], pop[:2])[1][1:]
+    low = None if name == "stack" else bottoms[0].clone()
+    call = values, push, pop, push + 1 if deep else None, bottoms, tops, low, high
+    call = [None if each is None else each.detach().requires_grad_() for each in call]
+    torch.library.opcheck(operator.opaque, tuple(call))
+    _, ends, _, _, _, levels, links = (t.detach() for t in operator.forward(*call))
+    values, push, _, *rest = _detached(call)
+    given = torch.ones(4, 3, 2), None, None, None, torch.ones_like(high)
+    torch.library.opcheck(operator.opaque_backward, (values, push, *rest, ends, levels, links, *given))
 
 
 @needs_kernels
@@ -108,11 +119,11 @@ def test_compiled_as_an_opaque_operator():
         warnings.simplefilter("ignore")  # what the compiler itself has to say
         compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
         stack = torch.compile(neural_stack, backend="aot_eager", fullgraph=True)
-        ours = compiled(memory_lstm, lengths, floats, 2)
+        ours = compiled(stack_lstm, lengths, floats, 2)
         reads = stack(values, push, pop)[0]
         gradients = torch.autograd.grad(sum(t.sum() for t in ours), floats, allow_unused=True)
         stack_gradients = torch.autograd.grad(reads.square().sum(), (values, push, pop))
-    theirs = run(memory_lstm_torch, lengths, floats, 2)
+    theirs = run(stack_lstm_torch, lengths, floats, 2)
     expected = torch.autograd.grad(sum(t.sum() for t in theirs), floats, allow_unused=True)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-10)
@@ -128,14 +139,14 @@ def test_compiled_as_an_opaque_operator():
 def test_without_gradients_nothing_is_saved(monkeypatch):
     lengths, floats = flat_call()
     kept = []
-    original = recurrence.OPERATOR.forward
-    monkeypatch.setattr(recurrence.OPERATOR, "forward", lambda *call: kept.append(original(*call)) or kept[-1])
+    original = recurrence.STACK_OPERATOR.forward
+    monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", lambda *call: kept.append(original(*call)) or kept[-1])
     with torch.no_grad():
-        outputs = run(memory_lstm, lengths, floats, 2)
-    assert all(t.numel() == 0 for t in kept[0][11:])
-    run(memory_lstm, lengths, floats, 2)
-    assert all(t.numel() > 0 for t in kept[1][11:])
-    for a, b in zip(outputs, run(memory_lstm_torch, lengths, floats, 2), strict=True):
+        outputs = run(stack_lstm, lengths, floats, 2)
+    assert all(t.numel() == 0 for t in kept[0][13:])
+    run(stack_lstm, lengths, floats, 2)
+    assert all(t.numel() > 0 for t in kept[1][13:])
+    for a, b in zip(outputs, run(stack_lstm_torch, lengths, floats, 2), strict=True):
         assert not a.requires_grad
         assert torch.allclose(a, b, atol=1e-10)
 
@@ -151,7 +162,7 @@ def test_second_derivatives_are_refused():
 
 @needs_kernels
 @pytest.mark.parametrize("lengths", [[6, 1, 1], [5, 3, 4], [5, 1, -1]])
-@pytest.mark.parametrize("function", [memory_lstm, memory_lstm_torch])
+@pytest.mark.parametrize("function", [stack_lstm, stack_lstm_torch])
 def test_wrong_lengths_are_refused(function, lengths):
     _, floats = flat_call()
     with pytest.raises(ValueError, match="lengths must fall"):
@@ -166,7 +177,7 @@ def test_the_number_of_threads_does_not_matter():
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            outputs = run(memory_lstm, lengths, floats, 2)
+            outputs = run(stack_lstm, lengths, floats, 2)
             results.append([*outputs, *gradients(outputs, floats)])
     finally:
         torch.set_num_threads(before)
@@ -177,12 +188,12 @@ def test_the_number_of_threads_does_not_matter():
 @needs_kernels
 def test_many_callers_at_once():
     lengths, floats = flat_call(T=20, B=7)
-    expected = run(memory_lstm, lengths, floats, 2)[0]
+    expected = run(stack_lstm, lengths, floats, 2)[0]
     wrong = []
 
     def work():
         for _ in range(20):
-            if not torch.equal(run(memory_lstm, lengths, floats, 2)[0], expected):
+            if not torch.equal(run(stack_lstm, lengths, floats, 2)[0], expected):
                 wrong.append(1)
 
     callers = [threading.Thread(target=work) for _ in range(4)]
@@ -196,7 +207,7 @@ def test_many_callers_at_once():
 def _in_a_child(results) -> None:
     # torch's threads do not survive a fork: the kernels start their own
     lengths, floats = flat_call()
-    results.put(run(memory_lstm, lengths, [t.detach() for t in floats], 2)[0].sum().item())
+    results.put(run(stack_lstm, lengths, [t.detach() for t in floats], 2)[0].sum().item())
 
 
 @needs_kernels
@@ -205,7 +216,7 @@ def _in_a_child(results) -> None:
 def test_after_a_fork():
     lengths, floats = flat_call()
     torch.set_num_threads(max(2, torch.get_num_threads()))
-    expected = run(memory_lstm, lengths, floats, 2)[0].sum().item()
+    expected = run(stack_lstm, lengths, floats, 2)[0].sum().item()
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     children = [context.Process(target=_in_a_child, args=(results,)) for _ in range(2)]
@@ -223,10 +234,10 @@ def test_turned_off(monkeypatch):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False plain torch: turned off by STACKREV_NATIVE=0")
     lengths, floats = flat_call()
-    before = run(memory_lstm, lengths, floats, 2)
+    before = run(stack_lstm, lengths, floats, 2)
     monkeypatch.setattr(library, "NATIVE", library.find("0"))
-    monkeypatch.setattr(recurrence.OPERATOR, "forward", None)  # nothing may call it
-    for a, b in zip(before, run(memory_lstm, lengths, floats, 2), strict=True):
+    monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", None)  # nothing may call it
+    for a, b in zip(before, run(stack_lstm, lengths, floats, 2), strict=True):
         assert torch.allclose(a, b, atol=1e-10)
 
 
@@ -250,7 +261,7 @@ def test_every_set_of_instructions_gives_the_same(monkeypatch, instructions, dty
     monkeypatch.setattr(library, "NATIVE", found)
     for size in (3, 17):
         lengths, floats = flat_call(T=9, B=14, M=5, H=size, dtype=dtype)
-        ours, theirs = (run(function, lengths, floats, 2) for function in (memory_lstm, memory_lstm_torch))
+        ours, theirs = (run(function, lengths, floats, 2) for function in (stack_lstm, stack_lstm_torch))
         gradients = [torch.autograd.grad(sum(t.sum() for t in out), floats) for out in (ours, theirs)]
         for a, b in zip((*ours, *gradients[0]), (*theirs, *gradients[1]), strict=True):
             assert torch.allclose(a, b, rtol=0, atol=b.abs().max().item() * (1e-5 if dtype == torch.float32 else 1e-10))
@@ -274,13 +285,13 @@ def test_what_the_kernels_cannot_take_is_an_error_if_they_are_forced():
 def test_a_forced_implementation_is_the_one_that_runs(monkeypatch):
     lengths, floats = flat_call()
     with using("torch"):
-        plain = run(memory_lstm, lengths, floats, 2)
-    assert all(torch.equal(a, b) for a, b in zip(plain, run(memory_lstm_torch, lengths, floats, 2), strict=True))
+        plain = run(stack_lstm, lengths, floats, 2)
+    assert all(torch.equal(a, b) for a, b in zip(plain, run(stack_lstm_torch, lengths, floats, 2), strict=True))
     used = []
-    original = recurrence.OPERATOR.forward
-    monkeypatch.setattr(recurrence.OPERATOR, "forward", lambda *call: used.append(1) or original(*call))
+    original = recurrence.STACK_OPERATOR.forward
+    monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", lambda *call: used.append(1) or original(*call))
     with using("compiled"):
-        run(memory_lstm, lengths, floats, 2)
+        run(stack_lstm, lengths, floats, 2)
     assert used
 
 
@@ -296,7 +307,7 @@ def test_threads_of_our_own_give_the_same(threads):
 
     def everything():
         lengths, floats = flat_call(B=7, H=17)
-        outputs = run(memory_lstm, lengths, floats, 2)
+        outputs = run(stack_lstm, lengths, floats, 2)
         return [*outputs, *gradients(outputs, floats)]
 
     before = torch.get_num_threads()
@@ -319,7 +330,7 @@ def test_a_tracer_sees_the_operator():
     inputs, *fixed = (each.detach() for each in floats)
 
     def hidden(x):
-        return run(memory_lstm, lengths, [x, *fixed], 2)[0]
+        return run(stack_lstm, lengths, [x, *fixed], 2)[0]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated

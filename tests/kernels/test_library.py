@@ -21,31 +21,31 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
 
 class Swapped(ctypes.Structure):
     _fields_ = (
-        *calls.StackCall._fields_[:5],
+        *calls.MemoryCall._fields_[:5],
+        ("pop", ctypes.c_void_p),
         ("push", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
-        *calls.StackCall._fields_[7:],
+        *calls.MemoryCall._fields_[7:],
     )
 
 
 class Short(ctypes.Structure):
-    _fields_ = calls.StackCall._fields_[:-1]
+    _fields_ = calls.MemoryCall._fields_[:-1]
 
 
 class Long(ctypes.Structure):
-    _fields_ = (*calls.StackCall._fields_, ("extra", ctypes.c_int64))
+    _fields_ = (*calls.MemoryCall._fields_, ("extra", ctypes.c_int64))
 
 
 class Narrow(ctypes.Structure):
-    _fields_ = (("steps", ctypes.c_int32), *calls.StackCall._fields_[1:])
+    _fields_ = (("steps", ctypes.c_int32), *calls.MemoryCall._fields_[1:])
 
 
 class Retyped(ctypes.Structure):
-    _fields_ = (("steps", ctypes.c_double), *calls.StackCall._fields_[1:])
+    _fields_ = (("steps", ctypes.c_double), *calls.MemoryCall._fields_[1:])
 
 
 class Renamed(ctypes.Structure):
-    _fields_ = (("count", ctypes.c_int64), *calls.StackCall._fields_[1:])
+    _fields_ = (("count", ctypes.c_int64), *calls.MemoryCall._fields_[1:])
 
 
 @needs_kernels

@@ -17,62 +17,75 @@ enum Status { kDone = 0, kNoMemory = 1, kWrongLengths = 2, kUnknownSymbol = 3 };
 
 constexpr Index kChunkRows = 48;  // rows of a batch that a thread takes together: what they carry fits the cache
 
-// The neural stack over T steps given all its controls
-struct StackCall {
+// Where a stack, queue or deque is in memory, over T steps of B rows that each add E elements (2 for a deque, else 1) to N
+// that are there at the start. What levels and links are is the structure's own; its header says.
+struct MemoryArrays {
+    void* values;                                      // [N + E T, B, M], the first N are there already
+    const double *bottoms0, *tops0, *low0, *high0;     // [N, B], [N, B], [B] (null for a stack), [B]
+    // results
+    double *bottoms, *tops, *low, *high;               // [N + E T, B], [N + E T, B], [B] (null for a stack), [B]
+    // for the derivative
+    double* levels;                                    // [2 T, B]; null for a stack, whose bottoms are what it needs
+    std::int32_t* links;                               // of a stack [N + T, B], of a deque [2 T, B]; null for a queue
+};
+
+struct MemoryGradientArrays {
+    // gradients of the results; null where there is none
+    const void* g_end_values;                          // [N + E T, B, M]
+    const double *g_end_bottoms, *g_end_tops, *g_end_low, *g_end_high;
+    // gradients wanted
+    void* g_values;                                    // [N + E T, B, M]; the first N are the initial values'
+    double *g_bottoms0, *g_tops0, *g_low0, *g_high0;   // [N, B], [N, B], [B] (null for a stack), [B]
+};
+
+// A stack, queue or deque over T steps given all its controls
+struct MemoryCall {
     std::int64_t steps, batch, width, initial, threads;
-    const void* values;                          // [N + T, B, M]
-    const double *push, *pop, *tops0, *height0;  // [T, B], [T, B], [N, B], [B]
-    // results; the first N bottoms are there already
-    void* reads;                      // [T, B, M]
-    double *bottoms, *tops, *height;  // [N + T, B], [N + T, B], [B]
-    std::int32_t* below;              // [N + T, B], for the derivative
+    const double *push, *pop;     // [T, E, B]
+    const double* depth;          // [T, B], how much a read covers; null for 1
+    MemoryArrays memory;
+    void* reads;                  // result, [T, E, B, M]
 };
 
-struct StackGradientCall {
-    StackCall forward;
-    std::int64_t g_step, g_row;                           // from a step's and a row's g_reads to the next one's
-    const void* g_reads;                                  // gradients of the results; null where there is none
-    const double *g_end_bottoms, *g_end_tops, *g_height;
-    void* g_values;                                       // gradients wanted
-    double *g_push, *g_pop, *g_bottoms, *g_tops0, *g_height0;
+struct MemoryGradientCall {
+    MemoryCall forward;
+    std::int64_t g_step, g_end, g_row;      // from a step's, an end's and a row's g_reads to the next one's
+    const void* g_reads;                    // gradient of the reads, or null
+    MemoryGradientArrays gradients;
+    double *g_push, *g_pop, *g_depth;       // gradients wanted; g_depth may be null
 };
 
-// The stack-LSTM over a batch of sequences
+// The LSTM with a stack, queue or deque over a batch of sequences
 struct RecurrenceCall {
     std::int64_t steps, batch, hidden, width, layers, initial, threads, saving, symbols;
     double stretch;
     const std::int64_t* lengths;  // [B]
     const std::int64_t* ids;      // [T, B], less than `symbols`, or null
     // inputs
-    const void *inputs, *noise;                       // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2] or null
-    const void *hidden0, *cell0, *read0;              // [K, B, H], [K, B, H], [B, M]
-    const double *tops0, *height0;                    // [N, B], [B]
+    const void *inputs, *noise;                       // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2E] or null
+    const void *hidden0, *cell0, *read0;              // [K, B, H], [K, B, H], [B, E M]
     const void* const* recurrent;                     // K times
     const void* const* biases;                        // K - 1 times
-    const void *control, *control_bias;               // [H, 2 + M], [2 + M]
-    // results; the first N elements of the stack are there already
-    void *top_hidden, *push, *pop;                    // [T, B, H], [T, B], [T, B]
-    void *end_hidden, *end_cell, *end_read;           // [K, B, H], [K, B, H], [B, M]
-    void* values;                                     // [N + T, B, M]
-    double *bottoms, *tops, *height;                  // [N + T, B], [N + T, B], [B]
-    // saved for the derivative; the last four only if `saving`
-    std::int32_t* below;                              // [N + T, B]
-    void *squashed, *activated, *cells;               // [T, B, 2], [K, T, B, 4H], [K, T, B, H]
-    void* const* sources;                             // K times [T, B, M + H or 2H]
+    const void *control, *control_bias;               // [H, 2E + E M], [2E + E M]
+    // results
+    void *top_hidden, *push, *pop;                    // [T, B, H], [T, B, E], [T, B, E]
+    void *end_hidden, *end_cell, *end_read;           // [K, B, H], [K, B, H], [B, E M]
+    MemoryArrays memory;
+    // saved for the derivative, the last three only if `saving`
+    void *squashed, *activated, *cells;               // [T, B, 2E], [K, T, B, 4H], [K, T, B, H]
+    void* const* sources;                             // K times [T, B, E M + H or 2H]
 };
 
 struct RecurrenceGradientCall {
     RecurrenceCall forward;
     // gradients of the results; null where there is none
-    const void *g_top_hidden, *g_end_hidden, *g_end_cell, *g_end_read, *g_end_values;
-    const double *g_end_bottoms, *g_end_tops, *g_end_height;
+    const void *g_top_hidden, *g_end_hidden, *g_end_cell, *g_end_read;
     // gradients wanted
-    void *g_inputs, *g_noise;                         // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2]
-    void *g_hidden0, *g_cell0, *g_read0;              // [K, B, H], [K, B, H], [B, M]
-    void* g_values;                                   // [N + T, B, M]; the first N are the initial values'
-    double *g_bottoms, *g_tops0, *g_height0;          // [N + T, B] (the first N count), [N, B], [B]
-    void *g_control, *g_control_bias;                 // [H, 2 + M], [2 + M]
-    void* const* g_recurrent;                         // K times [M + H or 2H, 4H]
+    void *g_inputs, *g_noise;                         // [T, B, 4H], or [symbols, 4H] if there are ids; [T, B, 2E]
+    void *g_hidden0, *g_cell0, *g_read0;              // [K, B, H], [K, B, H], [B, E M]
+    void *g_control, *g_control_bias;                 // [H, 2E + E M], [2E + E M]
+    MemoryGradientArrays gradients;                   // and of the results among them
+    void* const* g_recurrent;                         // K times [E M + H or 2H, 4H]
     void* const* g_biases;                            // K - 1 times [4H]
 };
 
@@ -138,17 +151,16 @@ std::string layout_of(const char* name, const char* names, const Call& call, con
         }                                                                                                 \
     };
 
-STACKREV_LAYOUT(StackCall, steps, batch, width, initial, threads, values, push, pop, tops0, height0, reads, bottoms, tops,
-                height, below)
-STACKREV_LAYOUT(StackGradientCall, forward, g_step, g_row, g_reads, g_end_bottoms, g_end_tops, g_height, g_values, g_push,
-                g_pop, g_bottoms, g_tops0, g_height0)
+STACKREV_LAYOUT(MemoryArrays, values, bottoms0, tops0, low0, high0, bottoms, tops, low, high, levels, links)
+STACKREV_LAYOUT(MemoryGradientArrays, g_end_values, g_end_bottoms, g_end_tops, g_end_low, g_end_high, g_values, g_bottoms0,
+                g_tops0, g_low0, g_high0)
+STACKREV_LAYOUT(MemoryCall, steps, batch, width, initial, threads, push, pop, depth, memory, reads)
+STACKREV_LAYOUT(MemoryGradientCall, forward, g_step, g_end, g_row, g_reads, gradients, g_push, g_pop, g_depth)
 STACKREV_LAYOUT(RecurrenceCall, steps, batch, hidden, width, layers, initial, threads, saving, symbols, stretch, lengths,
-                ids, inputs, noise, hidden0, cell0, read0, tops0, height0, recurrent, biases, control, control_bias,
-                top_hidden, push, pop, end_hidden, end_cell, end_read, values, bottoms, tops, height, below, squashed,
-                activated, cells, sources)
-STACKREV_LAYOUT(RecurrenceGradientCall, forward, g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_end_values,
-                g_end_bottoms, g_end_tops, g_end_height, g_inputs, g_noise, g_hidden0, g_cell0, g_read0, g_values,
-                g_bottoms, g_tops0, g_height0, g_control, g_control_bias, g_recurrent, g_biases)
+                ids, inputs, noise, hidden0, cell0, read0, recurrent, biases, control, control_bias, top_hidden, push, pop,
+                end_hidden, end_cell, end_read, memory, squashed, activated, cells, sources)
+STACKREV_LAYOUT(RecurrenceGradientCall, forward, g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_inputs, g_noise,
+                g_hidden0, g_cell0, g_read0, g_control, g_control_bias, gradients, g_recurrent, g_biases)
 STACKREV_LAYOUT(ReadOutCall, steps, batch, hidden, symbols, threads, temperature, lengths, targets, states, output,
                 output_bias, logits, logits_bias, right, losses, g_states, g_output, g_output_bias, g_logits,
                 g_logits_bias)
@@ -157,9 +169,9 @@ STACKREV_LAYOUT(StreamCall, hidden, width, layers, symbols, outputs, stretch, en
                 output_bias, logits, logits_bias)
 
 inline std::string layouts() {
-    return StackCallLayout{}.line() + StackGradientCallLayout{}.line() + RecurrenceCallLayout{}.line() +
-           RecurrenceGradientCallLayout{}.line() + ReadOutCallLayout{}.line() + CellArraysLayout{}.line() +
-           StreamCallLayout{}.line() + "kNoMemory " + std::to_string(kNoMemory) + "\nkWrongLengths " +
+    return MemoryArraysLayout{}.line() + MemoryGradientArraysLayout{}.line() + MemoryCallLayout{}.line() +
+           MemoryGradientCallLayout{}.line() + RecurrenceCallLayout{}.line() + RecurrenceGradientCallLayout{}.line() +
+           ReadOutCallLayout{}.line() + CellArraysLayout{}.line() + StreamCallLayout{}.line() + "kNoMemory " + std::to_string(kNoMemory) + "\nkWrongLengths " +
            std::to_string(kWrongLengths) + "\nkUnknownSymbol " + std::to_string(kUnknownSymbol) + "\nkChunkRows " +
            std::to_string(kChunkRows) + "\n";
 }

@@ -29,37 +29,55 @@ def _pointers(names: str) -> list[tuple[str, Any]]:
     return [(name, ctypes.c_void_p) for name in names.split()]
 
 
-class StackCall(ctypes.Structure):
-    """The neural stack over T steps given all its controls."""
+class MemoryArrays(ctypes.Structure):
+    """Where a stack, queue or deque is in memory."""
+
+    _fields_ = tuple(_pointers("values bottoms0 tops0 low0 high0 bottoms tops low high levels links"))
+
+
+class MemoryGradientArrays(ctypes.Structure):
+    """Its gradients: those of the results, then those that are wanted."""
 
     _fields_ = (
-        *_counts("steps batch width initial threads"),
-        *_pointers("values push pop tops0 height0"),
-        *_pointers("reads bottoms tops height below"),
+        *_pointers("g_end_values g_end_bottoms g_end_tops g_end_low g_end_high"),
+        *_pointers("g_values g_bottoms0 g_tops0 g_low0 g_high0"),
     )
 
 
-class StackGradientCall(ctypes.Structure):
+class MemoryCall(ctypes.Structure):
+    """A stack, queue or deque over T steps given all its controls."""
+
+    _fields_ = (
+        *_counts("steps batch width initial threads"),
+        *_pointers("push pop depth"),
+        ("memory", MemoryArrays),
+        *_pointers("reads"),
+    )
+
+
+class MemoryGradientCall(ctypes.Structure):
     """Its derivative."""
 
     _fields_ = (
-        ("forward", StackCall),
-        *_counts("g_step g_row"),
-        *_pointers("g_reads g_end_bottoms g_end_tops g_height"),
-        *_pointers("g_values g_push g_pop g_bottoms g_tops0 g_height0"),
+        ("forward", MemoryCall),
+        *_counts("g_step g_end g_row"),
+        *_pointers("g_reads"),
+        ("gradients", MemoryGradientArrays),
+        *_pointers("g_push g_pop g_depth"),
     )
 
 
 class RecurrenceCall(ctypes.Structure):
-    """The stack-LSTM over a batch of sequences."""
+    """The LSTM with a stack, queue or deque over a batch of sequences."""
 
     _fields_ = (
         *_counts("steps batch hidden width layers initial threads saving symbols"),
         ("stretch", ctypes.c_double),
         *_pointers("lengths ids"),
-        *_pointers("inputs noise hidden0 cell0 read0 tops0 height0 recurrent biases control control_bias"),
-        *_pointers("top_hidden push pop end_hidden end_cell end_read values bottoms tops height"),
-        *_pointers("below squashed activated cells sources"),
+        *_pointers("inputs noise hidden0 cell0 read0 recurrent biases control control_bias"),
+        *_pointers("top_hidden push pop end_hidden end_cell end_read"),
+        ("memory", MemoryArrays),
+        *_pointers("squashed activated cells sources"),
     )
 
 
@@ -69,9 +87,9 @@ class RecurrenceGradientCall(ctypes.Structure):
     _fields_ = (
         ("forward", RecurrenceCall),
         *_pointers("g_top_hidden g_end_hidden g_end_cell g_end_read"),
-        *_pointers("g_end_values g_end_bottoms g_end_tops g_end_height"),
-        *_pointers("g_inputs g_noise g_hidden0 g_cell0 g_read0 g_values g_bottoms g_tops0 g_height0"),
-        *_pointers("g_control g_control_bias g_recurrent g_biases"),
+        *_pointers("g_inputs g_noise g_hidden0 g_cell0 g_read0 g_control g_control_bias"),
+        ("gradients", MemoryGradientArrays),
+        *_pointers("g_recurrent g_biases"),
     )
 
 
@@ -104,7 +122,8 @@ class StreamCall(ctypes.Structure):
 
 
 CALLS: tuple[type[ctypes.Structure], ...] = (
-    StackCall, StackGradientCall, RecurrenceCall, RecurrenceGradientCall, ReadOutCall, CellArrays, StreamCall,
+    MemoryArrays, MemoryGradientArrays, MemoryCall, MemoryGradientCall,
+    RecurrenceCall, RecurrenceGradientCall, ReadOutCall, CellArrays, StreamCall,
 )  # fmt: skip
 
 

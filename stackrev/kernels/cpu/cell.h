@@ -1,11 +1,12 @@
-// The controller's arithmetic: LSTM cells and the controls of the stack, and their derivatives.
+// The controller's arithmetic: LSTM cells and the controls of a stack, queue or deque, and their derivatives.
 //
-//     H, M               width of the hidden state and of the stack's values; `hidden` and `width`, and padded with
-//                        zeros to whole vectors `ph` and `pm`
-//     source             [pm + ph] or [ph + ph], a layer's input: the read or the hidden state of the layer below, then
+//     E                  `ends`: 2 of a deque, top and bottom, else 1
+//     H, R               width of the hidden state and of what is read, which is E values; `hidden` and `width`, and padded
+//                        with zeros to whole vectors `ph` and `pr`
+//     source             [pr + ph] or [ph + ph], a layer's input: the read or the hidden state of the layer below, then
 //                        its own hidden state
 //     z                  [4 ph], a layer's pre-activations: input, forget, cell and output gate
-//     a                  the controls' pre-activations: push, pop, value [pm]
+//     a                  the controls' pre-activations: push and pop of each end, the ends' values [pr]
 //
 // Padding stays zero through a step and back: a cell with z = 0 and c = 0 gives h = 0 and passes no gradient.
 #pragma once
@@ -17,10 +18,12 @@
 namespace stackrev {
 
 struct Sizes {
-    Index hidden, width, layers;
+    Index hidden, width, layers, ends;
+
+    Index gates() const { return 2 * ends; }
 };
 
-// The weights as the caller has them: row-major, recurrent[k] [M + H or 2H, 4H], control [H, 2 + M].
+// The weights as the caller has them: row-major, recurrent[k] [R + H or 2H, 4H], control [H, 2E + R].
 template <typename S>
 struct RawWeights {
     std::vector<const S*> recurrent;
@@ -48,34 +51,35 @@ inline const S* pad_parts(const S* from, S* scratch, Index parts, Index size, In
 template <typename S>
 struct Weights {
     Sizes sizes;
-    Index ph, pm;
+    Index ph, pr;
     std::vector<Packed<S>> recurrent;  // forward: [source, 4 ph], backward: its transpose
     std::vector<Buffer<S>> biases;     // [4 ph], of the layers above the first
-    Packed<S> value;                   // forward: [ph, pm], backward: its transpose
-    Buffer<S> value_bias, push, pop;   // [pm], [ph], [ph]
-    S push_bias, pop_bias;
+    Packed<S> value;                   // forward: [ph, pr], backward: its transpose
+    Buffer<S> value_bias, gates;       // [pr], [2E, ph]
+    std::vector<S> gate_biases;        // 2E
 
-    Index below(Index layer) const { return layer == 0 ? pm : ph; }
+    Index below(Index layer) const { return layer == 0 ? pr : ph; }
     Index source(Index layer) const { return below(layer) + ph; }
 
     Weights(Sizes s, const RawWeights<S>& raw, bool backward)
-        : sizes(s), ph(padded<S>(s.hidden)), pm(padded<S>(s.width)), value_bias(pm), push(ph), pop(ph) {
+        : sizes(s), ph(padded<S>(s.hidden)), pr(padded<S>(s.width)), value_bias(pr), gates(s.gates() * ph),
+          gate_biases(raw.control_bias, raw.control_bias + s.gates()) {
         for (Index k = 0; k < s.layers; ++k) {
             recurrent.push_back(pack_recurrent(raw.recurrent[k], k, backward));
             if (k == 0) continue;
             biases.emplace_back(4 * ph);
             copy_parts<S>(biases.back().data(), ph, raw.biases[k - 1], s.hidden, 4, s.hidden);
         }
-        value = backward ? Packed<S>(pm, ph) : Packed<S>(ph, pm);
+        value = backward ? Packed<S>(pr, ph) : Packed<S>(ph, pr);
         for (Index j = 0; j < s.hidden; ++j) {
-            const S* const row = raw.control + j * (2 + s.width);
-            push[j] = row[0];
-            pop[j] = row[1];
-            for (Index m = 0; m < s.width; ++m) backward ? value.set(m, j, row[2 + m]) : value.set(j, m, row[2 + m]);
+            const S* const row = raw.control + j * (s.gates() + s.width);
+            for (Index gate = 0; gate < s.gates(); ++gate) gates[gate * ph + j] = row[gate];
+            for (Index m = 0; m < s.width; ++m) {
+                const S weight = row[s.gates() + m];
+                backward ? value.set(m, j, weight) : value.set(j, m, weight);
+            }
         }
-        push_bias = raw.control_bias[0];
-        pop_bias = raw.control_bias[1];
-        copy<S>(value_bias.data(), raw.control_bias + 2, s.width);
+        copy<S>(value_bias.data(), raw.control_bias + s.gates(), s.width);
     }
 
    private:
@@ -132,11 +136,13 @@ inline void lstm_cell_backward(const S* activated, const S* c, const S* c_before
     }
 }
 
-// The gates' pre-activations of one row, push then pop
+// The gates' pre-activations of one row, push then pop of each end
 template <typename S>
 inline void gate_inputs(const Weights<S>& weights, const S* h, const S* noise, S* to) {
-    to[0] = weights.push_bias + dot<S>(h, weights.push.data(), weights.ph) + (noise ? noise[0] : 0);
-    to[1] = weights.pop_bias + dot<S>(h, weights.pop.data(), weights.ph) + (noise ? noise[1] : 0);
+    for (Index gate = 0; gate < weights.sizes.gates(); ++gate) {
+        const S own = dot<S>(h, weights.gates.data() + gate * weights.ph, weights.ph);
+        to[gate] = weights.gate_biases[gate] + own + (noise ? noise[gate] : 0);
+    }
 }
 
 // In place, for `size` numbers whose padding may be written

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "calls.h"
+#include "queue.h"
 #include "readout.h"
 #include "recurrence_backward.h"
 #include "recurrence_forward.h"
@@ -52,18 +53,18 @@ bool lengths_fit(const Call& call) {
     return true;
 }
 
-template <typename S>
+template <typename S, template <typename, typename> class Structure>
 int forward(const stackrev::RecurrenceCall& call) {
     if (!lengths_fit(call)) return kWrongLengths;
     if (!symbols_fit(call, call.ids)) return kUnknownSymbol;
-    return guarded([&] { stackrev::Forward<S>(call).run(); });
+    return guarded([&] { stackrev::Forward<S, Structure>(call).run(); });
 }
 
-template <typename S>
+template <typename S, template <typename, typename> class Structure>
 int backward(const stackrev::RecurrenceGradientCall& call) {
     if (!lengths_fit(call.forward)) return kWrongLengths;
     if (!symbols_fit(call.forward, call.forward.ids)) return kUnknownSymbol;
-    return guarded([&] { stackrev::Backward<S>(call).run(); });
+    return guarded([&] { stackrev::Backward<S, Structure>(call).run(); });
 }
 
 template <typename S>
@@ -76,7 +77,7 @@ int read_out(const stackrev::ReadOutCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 11; }
+STACKREV_EXPORT int stackrev_version() { return 12; }
 
 // The layouts of the structs in calls.h
 STACKREV_EXPORT const char* stackrev_layouts() {
@@ -99,33 +100,25 @@ STACKREV_EXPORT int stackrev_processor() {
 // Takes threads from an OpenMP runtime from now on: its GOMP_parallel, or null for threads of our own
 STACKREV_EXPORT void stackrev_borrow_threads(stackrev::Lender lender) { stackrev::lender = lender; }
 
-STACKREV_EXPORT int stackrev_recurrence_float(const stackrev::RecurrenceCall* call) { return forward<float>(*call); }
+// A structure alone and in the recurrence, forward and backward, in one type of numbers
+#define STACKREV_EXPORT_STRUCTURE(name, Structure, S)                                                              \
+    STACKREV_EXPORT int stackrev_##name##_##S(const stackrev::MemoryCall* call) {                                  \
+        return guarded([&] { stackrev::NeuralMemory<S, stackrev::Structure>(*call).forward(); });                  \
+    }                                                                                                              \
+    STACKREV_EXPORT int stackrev_##name##_backward_##S(const stackrev::MemoryGradientCall* call) {                 \
+        return guarded([&] { stackrev::NeuralMemory<S, stackrev::Structure>(call->forward).backward(*call); });    \
+    }                                                                                                              \
+    STACKREV_EXPORT int stackrev_##name##_recurrence_##S(const stackrev::RecurrenceCall* call) {                   \
+        return forward<S, stackrev::Structure>(*call);                                                             \
+    }                                                                                                              \
+    STACKREV_EXPORT int stackrev_##name##_recurrence_backward_##S(const stackrev::RecurrenceGradientCall* call) {  \
+        return backward<S, stackrev::Structure>(*call);                                                            \
+    }
 
-STACKREV_EXPORT int stackrev_recurrence_double(const stackrev::RecurrenceCall* call) { return forward<double>(*call); }
-
-STACKREV_EXPORT int stackrev_recurrence_backward_float(const stackrev::RecurrenceGradientCall* call) {
-    return backward<float>(*call);
-}
-
-STACKREV_EXPORT int stackrev_recurrence_backward_double(const stackrev::RecurrenceGradientCall* call) {
-    return backward<double>(*call);
-}
-
-STACKREV_EXPORT int stackrev_stack_float(const stackrev::StackCall* call) {
-    return guarded([&] { stackrev::NeuralStack<float>(*call).forward(); });
-}
-
-STACKREV_EXPORT int stackrev_stack_double(const stackrev::StackCall* call) {
-    return guarded([&] { stackrev::NeuralStack<double>(*call).forward(); });
-}
-
-STACKREV_EXPORT int stackrev_stack_backward_float(const stackrev::StackGradientCall* call) {
-    return guarded([&] { stackrev::NeuralStack<float>(call->forward).backward(*call); });
-}
-
-STACKREV_EXPORT int stackrev_stack_backward_double(const stackrev::StackGradientCall* call) {
-    return guarded([&] { stackrev::NeuralStack<double>(call->forward).backward(*call); });
-}
+STACKREV_EXPORT_STRUCTURE(stack, StackRow, float)
+STACKREV_EXPORT_STRUCTURE(stack, StackRow, double)
+STACKREV_EXPORT_STRUCTURE(queue, QueueRow, float)
+STACKREV_EXPORT_STRUCTURE(queue, QueueRow, double)
 
 STACKREV_EXPORT int stackrev_read_out_float(const stackrev::ReadOutCall* call) { return read_out<float>(*call); }
 

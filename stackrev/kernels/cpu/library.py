@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from stackrev.kernels.cpu import calls
 
-VERSION = 11  # of the functions; `stackrev_version` in kernel.cpp
+VERSION = 12  # of the functions; `stackrev_version` in kernel.cpp
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
 REBUILD = (
     "install stackrev again with a C++17 compiler present, in the folder of its source: "

@@ -10,12 +10,22 @@ from pathlib import Path
 import torch
 
 from stackrev.kernels.cpu.library import NATIVE
-from stackrev.kernels.cpu.neural_stack import neural_stack
 from stackrev.kernels.cpu.operators import refusal, unwatched
 from stackrev.kernels.cpu.readout import read_out_loss, read_out_right
-from stackrev.kernels.cpu.recurrence import fits_a_table, recurrence
+from stackrev.kernels.cpu.recurrence import fits_a_table, queue_recurrence, recurrence
+from stackrev.kernels.cpu.structures import neural_queue, neural_stack
 
-__all__ = ["fits_a_table", "neural_stack", "read_out_loss", "read_out_right", "recurrence", "refusal", "unwatched"]
+__all__ = [
+    "fits_a_table",
+    "neural_queue",
+    "neural_stack",
+    "queue_recurrence",
+    "read_out_loss",
+    "read_out_right",
+    "recurrence",
+    "refusal",
+    "unwatched",
+]
 
 
 def borrow_threads(library: ctypes.CDLL) -> bool:

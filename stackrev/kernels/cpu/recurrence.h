@@ -1,7 +1,9 @@
-// The stack-LSTM over a batch of sequences, forward and backward. The equations are those of structures/recurrence.py.
+// The LSTM with a stack, queue or deque over a batch of sequences, forward and backward. The equations are those of
+// structures/recurrence.py; the structure is a template's argument, as structure.h has it.
 //
-//     T, B, K, N         steps, rows, layers, elements on the stack at the start
-//     t, b, k, s         a step, a row, a layer, the place N + t of the step's element on the stack
+//     T, B, K, N         steps, rows, layers, elements of the structure at the start
+//     E, M, R            the structure's ends, the width of a value and that of what is read, E M
+//     t, b, k, e, s      a step, a row, a layer, an end, the place N + E t + e of the step's element at it
 //     gX, g_x            gradient of X
 //
 // Rows need nothing of each other. They are cut into chunks of neighbours with about equal work; a thread takes a chunk
@@ -16,19 +18,24 @@
 
 #include "calls.h"
 #include "cell.h"
-#include "stack.h"
+#include "structure.h"
 #include "threads.h"
 
 namespace stackrev {
 
 constexpr Index kProductRows = 48;  // at least so many go into a product for the weights' gradients, if there are so many
 
-template <typename S>
+template <typename S, template <typename, typename> class Structure>
 class Recurrence {
    public:
+    using RowOf = Structure<S, S>;
+    static constexpr Index E = RowOf::kEnds, kGates = 2 * E;
+
     Recurrence(const RecurrenceCall& call, bool backward)
-        : c_(call), T(call.steps), B(call.batch), H(call.hidden), M(call.width), K(call.layers), N(call.initial),
-          e(static_cast<S>(call.stretch)), weights_(Sizes{H, M, K}, raw(call), backward), ph(weights_.ph), pm(weights_.pm) {}
+        : c_(call), T(call.steps), B(call.batch), H(call.hidden), M(call.width), R(E * M), K(call.layers), N(call.initial),
+          stretch_(static_cast<S>(call.stretch)), weights_(Sizes{H, R, K, E}, raw(call), backward), ph(weights_.ph),
+          pr(weights_.pr),
+          strengths_{static_cast<const S*>(call.push), static_cast<const S*>(call.pop), E, E * B, 1} {}
 
    protected:
     struct Chunk {
@@ -60,10 +67,7 @@ class Recurrence {
         return rows;
     }
 
-    StackRow<S> stack_row(Index b) const {
-        return {values() + b * M, c_.bottoms + b, c_.below + b, c_.tops0 + b, N, B, B * M, M};
-    }
-    S* values() const { return static_cast<S*>(c_.values); }
+    RowOf row(Index b) const { return {c_.memory, strengths_, b, N, B, M}; }
 
     static RawWeights<S> raw(const RecurrenceCall& call) {
         RawWeights<S> weights;
@@ -77,10 +81,11 @@ class Recurrence {
     }
 
     const RecurrenceCall& c_;
-    const Index T, B, H, M, K, N;
-    const S e;
+    const Index T, B, H, M, R, K, N;
+    const S stretch_;
     const Weights<S> weights_;
-    const Index ph, pm;
+    const Index ph, pr;
+    const Strengths<S> strengths_;
 };
 
 }  // namespace stackrev

@@ -1,6 +1,7 @@
-"""The compiled stack-LSTM as a torch operator. What it computes is in structures/recurrence.py and recurrence.h.
+"""The compiled LSTM with a stack, queue or deque as torch operators; recurrence.h says what it computes.
 
-Letters: T steps, B rows, K layers of H units, stack width M, N elements on the stack at the start, V symbols.
+Letters: T steps, B rows, K layers of H units, V symbols; N elements at the start, E more a step (2 in a deque, else 1),
+values of width M, and what is read of width R = E M.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stackrev.kernels.cpu.calls import CHUNK_ROWS, RecurrenceCall, RecurrenceGradientCall
+from stackrev.kernels.cpu.calls import CHUNK_ROWS, MemoryGradientArrays, RecurrenceCall, RecurrenceGradientCall
 from stackrev.kernels.cpu.memory import contiguous
 from stackrev.kernels.cpu.operators import Operator, call, pointer, pointers
+from stackrev.kernels.cpu.structures import QUEUE, STACK, Layout, arrays, kept
 
 
 class Arguments(NamedTuple):
@@ -24,18 +26,19 @@ class Arguments(NamedTuple):
         inputs: [T, B, 4H], or [V, 4H] if there are ids.
         ids: [T, B], or None.
         lengths: [B].
-        noise: [T, B, 2], or None.
+        noise: [T, B, 2E], or None.
         stretch: e of the stretched gate.
         saving: Whether the derivative will be wanted.
         hidden0: [K, B, H], and so on for the state before the first step, in the order of `MemoryLSTMState`.
         cell0: [K, B, H].
-        read0: [B, M].
+        read0: [B, R].
         values0: [N, B, M].
         bottoms0: [N, B].
         tops0: [N, B].
-        height0: [B].
-        control: [H, 2 + M].
-        control_bias: [2 + M].
+        low0: [B]; None for a stack.
+        high0: [B].
+        control: [H, 2E + R].
+        control_bias: [2E + R].
         recurrent: K matrices.
         biases: K - 1 vectors.
     """
@@ -52,7 +55,8 @@ class Arguments(NamedTuple):
     values0: Tensor
     bottoms0: Tensor
     tops0: Tensor
-    height0: Tensor
+    low0: Tensor | None
+    high0: Tensor
     control: Tensor
     control_bias: Tensor
     recurrent: Sequence[Tensor]
@@ -60,7 +64,10 @@ class Arguments(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The hidden states, push, pop, the final state, and what the derivative needs; shapes are in `_results`."""
+    """The hidden states, push, pop, the final state, and what the derivative needs; shapes are in `_results`.
+
+    A stack's `low` is empty.
+    """
 
     top_hidden: Tensor
     push: Tensor
@@ -71,8 +78,10 @@ class Results(NamedTuple):
     values: Tensor
     bottoms: Tensor
     tops: Tensor
-    height: Tensor
-    below: Tensor
+    low: Tensor
+    high: Tensor
+    levels: Tensor
+    links: Tensor
     squashed: Tensor
     activated: Tensor
     cells: Tensor
@@ -90,8 +99,10 @@ class GradientArguments(NamedTuple):
     hidden0: Tensor
     cell0: Tensor
     read0: Tensor
+    bottoms0: Tensor
     tops0: Tensor
-    height0: Tensor
+    low0: Tensor | None
+    high0: Tensor
     control: Tensor
     control_bias: Tensor
     recurrent: Sequence[Tensor]
@@ -104,61 +115,67 @@ class GradientArguments(NamedTuple):
     g_end_values: Tensor | None
     g_end_bottoms: Tensor | None
     g_end_tops: Tensor | None
-    g_end_height: Tensor | None
+    g_end_low: Tensor | None
+    g_end_high: Tensor | None
 
 
 class Gradients(NamedTuple):
-    """Of the arguments, in their order; of values and bottoms [N + T, ...] the first N count."""
+    """Of the arguments, by kernel's groups; of the values [N + E T, B, M] the first N count. A stack's low has none."""
 
     g_inputs: Tensor
     g_noise: Tensor
     g_hidden0: Tensor
     g_cell0: Tensor
     g_read0: Tensor
-    g_values: Tensor
-    g_bottoms: Tensor
-    g_tops0: Tensor
-    g_height0: Tensor
     g_control: Tensor
     g_control_bias: Tensor
+    g_values: Tensor
+    g_bottoms0: Tensor
+    g_tops0: Tensor
+    g_low0: Tensor
+    g_high0: Tensor
     g_first_recurrent: Tensor
     g_later_recurrent: Tensor
     g_biases: Tensor
 
 
-def _results(given: Arguments) -> Results:
+def _results(layout: Layout, given: Arguments) -> Results:
     """Unfilled memory; what is saved is empty if the derivative will not be wanted."""
     steps, batch = (given.inputs if given.ids is None else given.ids).shape[:2]
     four_hidden = given.inputs.shape[-1]
     layers, _, hidden = given.hidden0.shape
-    width, elements = given.read0.shape[1], given.bottoms0.shape[0] + steps
-    kept = steps if given.saving else 0
+    initial, _, width = given.values0.shape
+    ends, read = layout.ends, given.read0.shape[1]
+    elements = initial + ends * steps
+    saved = steps if given.saving else 0
     numbers, heights = given.inputs.new_empty, given.bottoms0.new_empty
+    strengths = (steps, batch) if ends == 1 else (steps, batch, ends)
     return Results(
         numbers(steps, batch, hidden),
-        *(numbers(steps, batch), numbers(steps, batch)),
-        *(numbers(layers, batch, hidden), numbers(layers, batch, hidden), numbers(batch, width)),
-        *(numbers(elements, batch, width), heights(elements, batch), heights(elements, batch), heights(batch)),
-        numbers(elements, batch, dtype=torch.int32),
-        numbers(kept, batch, 2),
-        *(numbers(layers, kept, batch, four_hidden), numbers(layers, kept, batch, hidden)),
-        *(numbers(kept, batch, width + hidden), numbers(layers - 1, kept, batch, 2 * hidden)),
+        *(numbers(strengths), numbers(strengths)),
+        *(numbers(layers, batch, hidden), numbers(layers, batch, hidden), numbers(batch, read)),
+        *(numbers(elements, batch, width), heights(elements, batch), heights(elements, batch)),
+        *(heights(0 if given.low0 is None else batch), heights(batch)),
+        *kept(layout, initial, steps, given.high0),
+        numbers(saved, batch, 2 * ends),
+        *(numbers(layers, saved, batch, four_hidden), numbers(layers, saved, batch, hidden)),
+        *(numbers(saved, batch, read + hidden), numbers(layers - 1, saved, batch, 2 * hidden)),
     )
 
 
-def _gradients(given: GradientArguments) -> Gradients:
+def _gradients(layout: Layout, given: GradientArguments) -> Gradients:
     """Unfilled memory; the later layers' matrices are one tensor, and so are their biases."""
     steps, batch = (given.inputs if given.ids is None else given.ids).shape[:2]
     four_hidden = given.inputs.shape[-1]
     layers, _, hidden = given.hidden0.shape
     results = Results(*given.results)
-    numbers, heights = given.inputs.new_empty, given.height0.new_empty
+    numbers, heights = given.inputs.new_empty, given.high0.new_empty
     return Gradients(
-        *(numbers(given.inputs.shape), numbers(steps, batch, 2)),
+        *(numbers(given.inputs.shape), numbers(steps, batch, 2 * layout.ends)),
         *(numbers(given.hidden0.shape), numbers(given.cell0.shape), numbers(given.read0.shape)),
-        *(numbers(results.values.shape), heights(results.bottoms.shape)),
-        *(heights(given.tops0.shape), heights(given.height0.shape)),
-        *(numbers(given.control.shape), numbers(given.control.shape[1])),
+        *(numbers(given.control.shape), numbers(given.control.shape[1]), numbers(results.values.shape)),
+        *(heights(given.bottoms0.shape), heights(given.tops0.shape)),
+        *(heights(0 if given.low0 is None else batch), heights(batch)),
         *(numbers(given.recurrent[0].shape), numbers(layers - 1, 2 * hidden, four_hidden)),
         numbers(layers - 1, four_hidden),
     )
@@ -168,8 +185,9 @@ def _call(
     given: Arguments | GradientArguments, noise: Tensor | None, results: Results, *, saving: bool
 ) -> tuple[RecurrenceCall, list[Any]]:
     """The call's structure, and what must stay alive until it returns."""
-    floats = given.inputs, noise, given.hidden0, given.cell0, given.read0, given.tops0, given.height0
-    whole = [None if tensor is None else contiguous(tensor) for tensor in floats]
+    floats = given.inputs, noise, given.hidden0, given.cell0, given.read0
+    initial = given.bottoms0, given.tops0, given.low0, given.high0
+    whole, before = ([None if each is None else contiguous(each) for each in some] for some in (floats, initial))
     controls = contiguous(given.control), contiguous(given.control_bias)
     lengths = given.lengths.to(torch.int64).contiguous()
     ids = None if given.ids is None else given.ids.to(torch.int64).contiguous()
@@ -178,38 +196,42 @@ def _call(
     weights, later_biases, sources = (ctypes.addressof(array) for array in lists)
     steps, batch = (given.inputs if ids is None else ids).shape[:2]
     layers, _, hidden = given.hidden0.shape
+    low = None if given.low0 is None else results.low
+    ends = results.bottoms, results.tops, low, results.high
+    memory = arrays(results.values, before, ends, (results.levels, results.links))
     arguments = RecurrenceCall(
-        *(steps, batch, hidden, given.read0.shape[1], layers, given.tops0.shape[0]),
+        *(steps, batch, hidden, results.values.shape[2], layers, given.tops0.shape[0]),
         *(torch.get_num_threads(), saving, given.inputs.shape[0], given.stretch, pointer(lengths), pointer(ids)),
         *(*map(pointer, whole), weights, later_biases, *map(pointer, controls)),
-        *(*map(pointer, results[:14]), sources),
+        *(*map(pointer, results[:6]), memory, *map(pointer, results[13:16]), sources),
     )
-    return arguments, [whole, controls, lengths, ids, matrices, biases, lists]
+    return arguments, [whole, before, controls, lengths, ids, matrices, biases, lists]
 
 
-def _forward(*arguments: Any) -> Results:
+def _forward(name: str, layout: Layout, *arguments: Any) -> Results:
     given = Arguments(*arguments)
-    results = _results(given)
-    initial = given.bottoms0.shape[0]
-    results.values[:initial], results.bottoms[:initial] = given.values0, given.bottoms0
+    results = _results(layout, given)
+    results.values[: given.values0.shape[0]] = given.values0
     whole, _kept = _call(given, given.noise, results, saving=given.saving)
-    call("recurrence", given.inputs.dtype, whole)
+    call(f"{name}_recurrence", given.inputs.dtype, whole)
     return results
 
 
-def _backward(*arguments: Any) -> Gradients:
+def _backward(name: str, layout: Layout, *arguments: Any) -> Gradients:
     given = GradientArguments(*arguments)
-    wanted = _gradients(given)
+    wanted = _gradients(layout, given)
     forward, _kept = _call(given, None, Results(*given.results), saving=True)
-    gradients = [None if tensor is None else contiguous(tensor) for tensor in given[14:]]
+    known = [None if tensor is None else contiguous(tensor) for tensor in given[16:]]
+    low0 = None if given.low0 is None else wanted.g_low0
+    memory = *known[4:], wanted.g_values, wanted.g_bottoms0, wanted.g_tops0, low0, wanted.g_high0
     matrices = pointers([wanted.g_first_recurrent, *wanted.g_later_recurrent.unbind()])
     biases = pointers(wanted.g_biases.unbind())
     whole = RecurrenceGradientCall(
         forward,
-        *(*map(pointer, gradients), *map(pointer, wanted[:11])),
+        *(*map(pointer, known[:4]), *map(pointer, wanted[:7]), MemoryGradientArrays(*map(pointer, memory))),
         *(ctypes.addressof(matrices), ctypes.addressof(biases)),
     )
-    call("recurrence_backward", given.inputs.dtype, whole)
+    call(f"{name}_recurrence_backward", given.inputs.dtype, whole)
     return wanted
 
 
@@ -217,11 +239,12 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     given = Arguments(*inputs)
     ctx.stretch, ctx.layers, ctx.noisy = given.stretch, len(given.recurrent), given.noise is not None
     ctx.save_for_backward(
-        *(given.inputs, given.ids, given.lengths, given.hidden0, given.cell0, given.read0, given.tops0, given.height0),
+        *(given.inputs, given.ids, given.lengths, given.hidden0, given.cell0, given.read0),
+        *(given.bottoms0, given.tops0, given.low0, given.high0),
         *(given.control, given.control_bias, *given.recurrent, *given.biases, *output),
     )
     results = Results(*output)
-    ctx.mark_non_differentiable(results.push, results.pop, *results[10:])
+    ctx.mark_non_differentiable(results.push, results.pop, *results[11:])
     ctx.set_materialize_grads(False)
 
 
@@ -230,32 +253,37 @@ def _arguments_gradients(
 ) -> tuple[Any, ...]:
     inputs, ids, lengths, *rest = ctx.saved_tensors
     layers = ctx.layers
-    state, lists = rest[:7], rest[7:]
+    state, lists = rest[:9], rest[9:]
     recurrent, biases, results = lists[:layers], lists[layers : 2 * layers - 1], lists[2 * layers - 1 :]
-    call = inputs, ids, lengths, ctx.stretch, *state, recurrent, biases, results, grads[0], *grads[3:10]
+    call = inputs, ids, lengths, ctx.stretch, *state, recurrent, biases, results, grads[0], *grads[3:11]
     found = Gradients(*backward(*call))
     initial = found.g_tops0.shape[0]
     return (
         *(found.g_inputs, None, None, found.g_noise if ctx.noisy else None, None, None),
-        *(found.g_hidden0, found.g_cell0, found.g_read0, found.g_values[:initial], found.g_bottoms[:initial]),
-        *(found.g_tops0, found.g_height0, found.g_control, found.g_control_bias),
+        *(found.g_hidden0, found.g_cell0, found.g_read0, found.g_values[:initial], found.g_bottoms0, found.g_tops0),
+        *(None if state[5] is None else found.g_low0, found.g_high0, found.g_control, found.g_control_bias),
         *([found.g_first_recurrent, *found.g_later_recurrent.unbind()], list(found.g_biases.unbind())),
     )
 
 
-OPERATOR = Operator(
-    "recurrence",
-    arguments=Arguments,
-    results=Results,
-    gradient_arguments=GradientArguments,
-    gradient_results=Gradients,
-    forward=_forward,
-    fake=lambda *given: _results(Arguments(*given)),
-    save=_save,
-    backward=_backward,
-    fake_backward=lambda *given: _gradients(GradientArguments(*given)),
-    gradients=_arguments_gradients,
-)
+def _operator(name: str, layout: Layout) -> Operator:
+    """Torch's `stackrev::NAME_recurrence`, of the library's functions of this name and with _backward."""
+    return Operator(
+        f"{name}_recurrence",
+        arguments=Arguments,
+        results=Results,
+        gradient_arguments=GradientArguments,
+        gradient_results=Gradients,
+        forward=lambda *given: _forward(name, layout, *given),
+        fake=lambda *given: _results(layout, Arguments(*given)),
+        save=_save,
+        backward=lambda *given: _backward(name, layout, *given),
+        fake_backward=lambda *given: _gradients(layout, GradientArguments(*given)),
+        gradients=_arguments_gradients,
+    )
+
+
+STACK_OPERATOR, QUEUE_OPERATOR = _operator("stack", STACK), _operator("queue", QUEUE)
 
 
 def fits_a_table(inputs: Tensor, ids: Tensor) -> bool:
@@ -276,7 +304,7 @@ def recurrence(
     recurrent: Sequence[Tensor],
     biases: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:
-    """The recurrence of structures/recurrence.py, on arguments that belong together; `Arguments` has their shapes.
+    """The recurrence of structures/recurrence.py on a stack, with arguments that belong together.
 
     Args:
         inputs: See `Arguments`, as for all others.
@@ -284,7 +312,7 @@ def recurrence(
         lengths: Likewise.
         noise: Likewise.
         stretch: Likewise.
-        state: `hidden0` to `height0`, seven tensors.
+        state: `hidden0` to `high0`: seven tensors for a stack, which has no `low0`, and eight for the others.
         control: Likewise.
         control_bias: Likewise.
         recurrent: Likewise.
@@ -297,7 +325,41 @@ def recurrence(
         ValueError: The lengths are not sorted.
         IndexError: An id is not one of the V.
     """
+    *most, height = state
+    weights = control, control_bias, recurrent, biases
+    found = _run(STACK_OPERATOR, inputs, ids, lengths, noise, stretch, (*most, None, height), weights)
+    return *found[:9], found[10]
+
+
+def queue_recurrence(
+    inputs: Tensor,
+    ids: Tensor | None,
+    lengths: Tensor,
+    noise: Tensor | None,
+    stretch: float,
+    state: Sequence[Tensor],
+    control: Tensor,
+    control_bias: Tensor,
+    recurrent: Sequence[Tensor],
+    biases: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """`recurrence` on a queue."""
+    weights = control, control_bias, recurrent, biases
+    return _run(QUEUE_OPERATOR, inputs, ids, lengths, noise, stretch, state, weights)
+
+
+def _run(
+    operator: Operator,
+    inputs: Tensor,
+    ids: Tensor | None,
+    lengths: Tensor,
+    noise: Tensor | None,
+    stretch: float,
+    state: Sequence[Tensor | None],
+    weights: tuple[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]],
+) -> tuple[Tensor, ...]:
+    control, control_bias, recurrent, biases = weights
     floats = inputs, noise, *state, control, control_bias, *recurrent, *biases
     saving = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in floats)
-    weights = control, control_bias, list(recurrent), list(biases)
-    return OPERATOR(inputs, ids, lengths, noise, stretch, saving, *state, *weights)[:10]
+    lists = list(recurrent), list(biases)
+    return operator(inputs, ids, lengths, noise, stretch, saving, *state, control, control_bias, *lists)[:11]

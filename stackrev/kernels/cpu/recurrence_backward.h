@@ -1,4 +1,4 @@
-// The derivative of the stack-LSTM; letters and chunks are explained in recurrence.h.
+// The derivative of the LSTM with a stack, queue or deque; letters and chunks are explained in recurrence.h.
 #pragma once
 
 #include <algorithm>
@@ -9,11 +9,12 @@
 
 namespace stackrev {
 
-template <typename S>
-class Backward : Recurrence<S> {
-    using Base = Recurrence<S>;
-    using typename Base::Chunk;
-    using Base::B, Base::H, Base::K, Base::M, Base::N, Base::T, Base::c_, Base::e, Base::ph, Base::pm, Base::weights_;
+template <typename S, template <typename, typename> class Structure>
+class Backward : Recurrence<S, Structure> {
+    using Base = Recurrence<S, Structure>;
+    using typename Base::Chunk, typename Base::RowOf;
+    using Base::B, Base::E, Base::H, Base::K, Base::M, Base::N, Base::R, Base::T;
+    using Base::c_, Base::kGates, Base::ph, Base::pr, Base::stretch_, Base::weights_;
 
    public:
     explicit Backward(const RecurrenceGradientCall& call) : Base(call.forward, true), g_(call) {}
@@ -26,13 +27,13 @@ class Backward : Recurrence<S> {
     }
 
    private:
-    // Of the weights' gradients: a layer [M + H or 2H, 4 ph] and [4 ph], the value's [H, pm] and [pm], the gates' [ph] and
-    // 2 numbers; if there are ids, of the inputs [symbols, 4 ph]
+    // Of the weights' gradients: a layer [R + H or 2H, 4 ph] and [4 ph], the values' [H, pr] and [pr], the gates' [2E, ph]
+    // and 2E numbers; if there are ids, of the inputs [symbols, 4 ph]
     struct Sums {
         std::vector<Buffer<S>> recurrent, biases;
         Buffer<S> inputs;
-        Buffer<S> value, value_bias, push, pop;
-        S push_bias = 0, pop_bias = 0;
+        Buffer<S> value, value_bias, gates;
+        S gate_biases[kGates] = {};
     };
 
     // Gradients g of pre-activations, [rows, columns], beside what the weights multiplied, which wait for enough of them
@@ -58,10 +59,9 @@ class Backward : Recurrence<S> {
     // Gradients of the state after step t, while t falls
     struct Carried {
         std::vector<Buffer<S>> hidden, cells;  // a layer [rows, ph]
-        Buffer<S> read;                        // [rows, pm]
-        std::vector<double> heights;
-        std::vector<double> uncut;  // [T, rows], of each step's H as a top of the final state; empty if there is none
-        Waiting values;          // [rows, pm]
+        Buffer<S> read;                        // [rows, pr]
+        std::vector<typename RowOf::Gradient> memory;
+        Waiting values;          // [rows, pr]
         std::vector<Waiting> z;  // a layer [rows, 4 ph]
         Buffer<S> above, into, saved;  // scratch: [rows, ph], [rows, source], and padded copies of what was saved
         Index rows;
@@ -77,11 +77,11 @@ class Backward : Recurrence<S> {
             while (rows < now.rows && c_.lengths[chunk.first + rows] > t) ++rows;
             if (now.values.full(rows)) add_value_products(now);
             S* const values = now.values.next();
-            for (Index i = 0; i < rows; ++i) stack(now, chunk, t, i, values + i * pm);
+            for (Index i = 0; i < rows; ++i) memory(now, chunk, t, i, values + i * pr);
             now.values.add(static_cast<const S*>(c_.top_hidden) + (t * B + chunk.first) * H, rows);
-            add_rows<S>(rows, now.sums.value_bias.data(), pm, values, pm);
+            add_rows<S>(rows, now.sums.value_bias.data(), pr, values, pr);
             // gh of the top layer: + ga W_a'
-            multiply<S>(rows, now.above.data(), ph, values, pm, weights_.value, true);
+            multiply<S>(rows, now.above.data(), ph, values, pr, weights_.value, true);
             for (Index k = K - 1; k >= 0; --k) layer(now, chunk, k, t, rows);
         }
         add_value_products(now);
@@ -103,16 +103,15 @@ class Backward : Recurrence<S> {
             if (k) now.sums.biases.emplace_back(4 * ph);
         }
         if (c_.ids) now.sums.inputs = Buffer<S>(c_.symbols * 4 * ph);
-        now.sums.value = Buffer<S>(H * pm);
-        now.sums.value_bias = Buffer<S>(pm);
-        now.sums.push = Buffer<S>(ph);
-        now.sums.pop = Buffer<S>(ph);
-        now.read = Buffer<S>(now.rows * pm);
-        now.values = Waiting(now.rows, pm);
+        now.sums.value = Buffer<S>(H * pr);
+        now.sums.value_bias = Buffer<S>(pr);
+        now.sums.gates = Buffer<S>(kGates * ph);
+        now.read = Buffer<S>(now.rows * pr);
+        now.values = Waiting(now.rows, pr);
         now.above = Buffer<S>(now.rows * ph);
         now.into = Buffer<S>(now.rows * widest);
         now.saved = Buffer<S>(6 * ph);
-        if (g_.g_end_tops) now.uncut.assign(T * now.rows, 0.0);
+        now.memory.reserve(now.rows);
         for (Index i = 0; i < now.rows; ++i) {
             const Index b = chunk.first + i;
             for (Index k = 0; k < K; ++k) {
@@ -120,84 +119,63 @@ class Backward : Recurrence<S> {
                 if (g_.g_end_hidden) copy<S>(now.hidden[k].data() + i * ph, static_cast<const S*>(g_.g_end_hidden) + at, H);
                 if (g_.g_end_cell) copy<S>(now.cells[k].data() + i * ph, static_cast<const S*>(g_.g_end_cell) + at, H);
             }
-            if (g_.g_end_read) copy<S>(now.read.data() + i * pm, static_cast<const S*>(g_.g_end_read) + b * M, M);
-            now.heights.push_back(g_.g_end_height ? g_.g_end_height[b] : 0);
-            start_stack(now, i, b);
+            if (g_.g_end_read) copy<S>(now.read.data() + i * pr, static_cast<const S*>(g_.g_end_read) + b * R, R);
+            start_values(b);
+            now.memory.push_back(this->row(b).start_backward(g_.gradients, b, c_.lengths[b]));
         }
         return now;
     }
 
-    // The final stack's values, bottoms and tops
-    void start_stack(Carried& now, Index i, Index b) {
-        const Index elements = N + c_.lengths[b];
+    // From the final state's values to those of the elements
+    void start_values(Index b) const {
+        const Index elements = N + E * c_.lengths[b];
         for (Index s = 0; s < elements; ++s) {
-            S* const g_value = static_cast<S*>(g_.g_values) + (s * B + b) * M;
-            if (g_.g_end_values) {
-                copy<S>(g_value, static_cast<const S*>(g_.g_end_values) + (s * B + b) * M, M);
+            const Index at = (s * B + b) * M;
+            S* const g_value = static_cast<S*>(g_.gradients.g_values) + at;
+            if (g_.gradients.g_end_values) {
+                copy<S>(g_value, static_cast<const S*>(g_.gradients.g_end_values) + at, M);
             } else {
                 clear<S>(g_value, M);
             }
-            g_.g_bottoms[s * B + b] = g_.g_end_bottoms ? g_.g_end_bottoms[s * B + b] : 0;
-            if (s < N) g_.g_tops0[s * B + b] = 0;
         }
-        if (!g_.g_end_tops) return;
-        const auto uncut = [&](Index s) {
-            return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + double(push(s - N, b));
-        };
-        final_tops(c_.bottoms + b, B, N, elements, uncut, [&](Index s, double, Index source) {
-            const double g = g_.g_end_tops[s * B + b];
-            if (source != s) {
-                g_.g_bottoms[source * B + b] += g;
-            } else if (s < N) {
-                g_.g_tops0[s * B + b] += g;
-            } else {
-                now.uncut[(s - N) * now.rows + i] += g;
-            }
-        });
     }
 
-    S push(Index t, Index b) const { return static_cast<const S*>(c_.push)[t * B + b]; }
-    S pop(Index t, Index b) const { return static_cast<const S*>(c_.pop)[t * B + b]; }
+    // The reads, the step, the controls; leaves the gradients of the values' pre-activations in `ga_values` and what is
+    // known of that of the top layer's h in `above`
+    void memory(Carried& now, const Chunk& chunk, Index t, Index i, S* ga_values) {
+        const Index b = chunk.first + i, at = t * B + b;
+        const RowOf row = this->row(b);
+        S* const g_values = static_cast<S*>(g_.gradients.g_values) + b * M;
+        double g_depth = 0, g_push[E], g_pop[E];
+        row.read_backward(t, now.memory[i], 1, Ends<const S>{now.read.data() + i * pr, M}, g_values, g_depth);
+        row.step_backward(t, now.memory[i], g_push, g_pop);
 
-    // The read, the push, the pop, the controls; leaves the gradient of the value's pre-activation in `ga_value` and
-    // what is known of that of the top layer's h in `above`
-    void stack(Carried& now, const Chunk& chunk, Index t, Index i, S* ga_value) {
-        const Index b = chunk.first + i, at = t * B + b, s = N + t;
-        const StackRow<S> row = this->stack_row(b);
-        const double L = row.bottom(s), height = L + double(push(t, b));
-        double gH = now.heights[i] + (now.uncut.empty() ? 0 : now.uncut[t * now.rows + i]);
-        row.read_backward(s, height, now.read.data() + i * pm, static_cast<S*>(g_.g_values) + b * M, g_.g_bottoms + b,
-                          g_.g_tops0 + b, gH);
-        const StepGradient step = step_backward(L, g_.g_bottoms[s * B + b], gH);
-        now.heights[i] = step.height;
-
-        const S* const squashed = static_cast<const S*>(c_.squashed) + 2 * at;
-        const S ga_push = static_cast<S>(step.push) * stretched_gate_slope<S>(squashed[0], push(t, b), e);
-        const S ga_pop = static_cast<S>(step.pop) * stretched_gate_slope<S>(squashed[1], pop(t, b), e);
-        const S* const v = row.value(s);
-        const S* const gv = static_cast<const S*>(g_.g_values) + (s * B + b) * M;
-        for (Index m = 0; m < M; ++m) ga_value[m] = gv[m] * (1 - v[m] * v[m]);
-        S* const g_noise = static_cast<S*>(g_.g_noise) + at * 2;
-        g_noise[0] = ga_push;
-        g_noise[1] = ga_pop;
+        const S* const squashed = static_cast<const S*>(c_.squashed) + at * kGates;
+        S* const ga = static_cast<S*>(g_.g_noise) + at * kGates;
+        for (Index e = 0; e < E; ++e) {
+            const S push = static_cast<const S*>(c_.push)[at * E + e], pop = static_cast<const S*>(c_.pop)[at * E + e];
+            ga[2 * e] = static_cast<S>(g_push[e]) * stretched_gate_slope<S>(squashed[2 * e], push, stretch_);
+            ga[2 * e + 1] = static_cast<S>(g_pop[e]) * stretched_gate_slope<S>(squashed[2 * e + 1], pop, stretch_);
+            const Index s = N + t * E + e;
+            const S *const v = row.value(s), *const gv = g_values + s * B * M;
+            for (Index m = 0; m < M; ++m) ga_values[e * M + m] = gv[m] * (1 - v[m] * v[m]);
+        }
         const S* const h = static_cast<const S*>(c_.top_hidden) + at * H;
-        add_scaled<S>(now.sums.push.data(), ga_push, h, H);
-        add_scaled<S>(now.sums.pop.data(), ga_pop, h, H);
-        now.sums.push_bias += ga_push;
-        now.sums.pop_bias += ga_pop;
-
         S* const above = now.above.data() + i * ph;
         copy<S>(above, now.hidden[K - 1].data() + i * ph, ph);
         if (g_.g_top_hidden) {
             const S* const g = static_cast<const S*>(g_.g_top_hidden) + at * H;
             for (Index j = 0; j < H; ++j) above[j] += g[j];
         }
-        add_scaled<S>(above, ga_push, weights_.push.data(), ph);
-        add_scaled<S>(above, ga_pop, weights_.pop.data(), ph);
+        for (Index gate = 0; gate < kGates; ++gate) {
+            add_scaled<S>(now.sums.gates.data() + gate * ph, ga[gate], h, H);
+            now.sums.gate_biases[gate] += ga[gate];
+            add_scaled<S>(above, ga[gate], weights_.gates.data() + gate * ph, ph);
+        }
     }
 
     // How wide what a layer multiplies is, without padding
-    Index width(Index k) const { return (k == 0 ? M : H) + H; }
+    Index width(Index k) const { return (k == 0 ? R : H) + H; }
 
     // The cell, then from gz to the weights and to the layer's source: gh of the step before, and gh of the layer below
     // or gr
@@ -229,7 +207,7 @@ class Backward : Recurrence<S> {
             const S* const into = now.into.data() + i * source;
             copy<S>(now.hidden[k].data() + i * ph, into + below, ph);
             if (k == 0) {
-                copy<S>(now.read.data() + i * pm, into, pm);
+                copy<S>(now.read.data() + i * pr, into, pr);
             } else {
                 const S* const carried = now.hidden[k - 1].data() + i * ph;
                 S* const above = now.above.data() + i * ph;
@@ -239,7 +217,7 @@ class Backward : Recurrence<S> {
     }
 
     void add_value_products(Carried& now) {
-        add_products<S>(now.sums.value.data(), H, pm, now.values.factors, H, pm);
+        add_products<S>(now.sums.value.data(), H, pr, now.values.factors, H, pr);
         now.values.clear();
     }
 
@@ -252,7 +230,7 @@ class Backward : Recurrence<S> {
     void blank(Index b) {
         for (Index t = c_.lengths[b]; t < T; ++t) {
             if (!c_.ids) clear<S>(static_cast<S*>(g_.g_inputs) + (t * B + b) * 4 * H, 4 * H);
-            clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * 2, 2);
+            clear<S>(static_cast<S*>(g_.g_noise) + (t * B + b) * kGates, kGates);
         }
     }
 
@@ -261,15 +239,15 @@ class Backward : Recurrence<S> {
             copy<S>(static_cast<S*>(g_.g_hidden0) + (k * B + b) * H, now.hidden[k].data() + i * ph, H);
             copy<S>(static_cast<S*>(g_.g_cell0) + (k * B + b) * H, now.cells[k].data() + i * ph, H);
         }
-        copy<S>(static_cast<S*>(g_.g_read0) + b * M, now.read.data() + i * pm, M);
-        g_.g_height0[b] = now.heights[i];
+        copy<S>(static_cast<S*>(g_.g_read0) + b * R, now.read.data() + i * pr, R);
+        this->row(b).finish_backward(now.memory[i], g_.gradients, b);
     }
 
     // Adds the chunks' sums, without padding, to what is wanted.
     void write(const std::vector<Sums>& chunks) const {
         S *const control = static_cast<S*>(g_.g_control), *const bias = static_cast<S*>(g_.g_control_bias);
-        clear<S>(control, H * (2 + M));
-        clear<S>(bias, 2 + M);
+        clear<S>(control, H * (kGates + R));
+        clear<S>(bias, kGates + R);
         for (Index k = 0; k < K; ++k) clear<S>(static_cast<S*>(g_.g_recurrent[k]), width(k) * 4 * H);
         for (Index k = 1; k < K; ++k) clear<S>(static_cast<S*>(g_.g_biases[k - 1]), 4 * H);
         if (c_.ids) clear<S>(static_cast<S*>(g_.g_inputs), c_.symbols * 4 * H);
@@ -280,14 +258,12 @@ class Backward : Recurrence<S> {
             }
             if (c_.ids) add_parts(static_cast<S*>(g_.g_inputs), sums.inputs.data(), c_.symbols * 4);
             for (Index j = 0; j < H; ++j) {
-                S* const row = control + j * (2 + M);
-                row[0] += sums.push[j];
-                row[1] += sums.pop[j];
-                add_scaled<S>(row + 2, 1, sums.value.data() + j * pm, M);
+                S* const row = control + j * (kGates + R);
+                for (Index gate = 0; gate < kGates; ++gate) row[gate] += sums.gates[gate * ph + j];
+                add_scaled<S>(row + kGates, 1, sums.value.data() + j * pr, R);
             }
-            bias[0] += sums.push_bias;
-            bias[1] += sums.pop_bias;
-            add_scaled<S>(bias + 2, 1, sums.value_bias.data(), M);
+            add_scaled<S>(bias, 1, sums.gate_biases, kGates);
+            add_scaled<S>(bias + kGates, 1, sums.value_bias.data(), R);
         }
     }
 

@@ -1,4 +1,4 @@
-// The stack-LSTM, forward; letters and chunks are explained in recurrence.h.
+// The LSTM with a stack, queue or deque, forward; letters and chunks are explained in recurrence.h.
 #pragma once
 
 #include <algorithm>
@@ -8,11 +8,12 @@
 
 namespace stackrev {
 
-template <typename S>
-class Forward : Recurrence<S> {
-    using Base = Recurrence<S>;
-    using typename Base::Chunk;
-    using Base::B, Base::H, Base::K, Base::M, Base::N, Base::T, Base::c_, Base::e, Base::ph, Base::pm, Base::weights_;
+template <typename S, template <typename, typename> class Structure>
+class Forward : Recurrence<S, Structure> {
+    using Base = Recurrence<S, Structure>;
+    using typename Base::Chunk, typename Base::RowOf;
+    using Base::B, Base::E, Base::H, Base::K, Base::M, Base::N, Base::R, Base::T;
+    using Base::c_, Base::kGates, Base::ph, Base::pr, Base::stretch_, Base::weights_;
 
    public:
     explicit Forward(const RecurrenceCall& call) : Base(call, false) {}
@@ -26,9 +27,8 @@ class Forward : Recurrence<S> {
     // What a chunk's rows carry from step to step
     struct Carried {
         std::vector<Buffer<S>> sources, cells;  // a layer [rows, source], [rows, ph]
-        Buffer<S> z, values, gates;             // [rows, 4 ph], [rows, pm], [rows, 2]
-        std::vector<double> heights;
-        std::vector<Index> tops;  // the uppermost element on each row's chain
+        Buffer<S> z, values, gates;             // [rows, 4 ph], [rows, pr], [rows, 2E]
+        std::vector<typename RowOf::State> memory;
     };
 
     S* hidden(Carried& now, Index k, Index i) const {
@@ -43,7 +43,7 @@ class Forward : Recurrence<S> {
             if (rows == 0) break;
             for (Index k = 0; k < K; ++k) layer(now, chunk, k, t, rows);
             controls(now, chunk, t, rows);
-            for (Index i = 0; i < rows; ++i) stack(now, chunk, t, i);
+            for (Index i = 0; i < rows; ++i) memory(now, chunk, t, i);
         }
         for (Index i = 0; i < chunk.end - chunk.first; ++i) finish(now, i, chunk.first + i);
     }
@@ -56,17 +56,17 @@ class Forward : Recurrence<S> {
             now.cells.emplace_back(rows * ph);
         }
         now.z = Buffer<S>(rows * 4 * ph);
-        now.values = Buffer<S>(rows * pm);
-        now.gates = Buffer<S>(padded<S>(2 * rows));
+        now.values = Buffer<S>(rows * pr);
+        now.gates = Buffer<S>(padded<S>(kGates * rows));
+        now.memory.reserve(rows);
         for (Index i = 0; i < rows; ++i) {
             const Index b = chunk.first + i;
             for (Index k = 0; k < K; ++k) {
                 copy<S>(hidden(now, k, i), static_cast<const S*>(c_.hidden0) + (k * B + b) * H, H);
                 copy<S>(now.cells[k].data() + i * ph, static_cast<const S*>(c_.cell0) + (k * B + b) * H, H);
             }
-            copy<S>(now.sources[0].data() + i * weights_.source(0), static_cast<const S*>(c_.read0) + b * M, M);
-            now.heights.push_back(c_.height0[b]);
-            now.tops.push_back(this->stack_row(b).link_initial());
+            copy<S>(now.sources[0].data() + i * weights_.source(0), static_cast<const S*>(c_.read0) + b * R, R);
+            now.memory.push_back(this->row(b).start());
         }
         return now;
     }
@@ -91,7 +91,7 @@ class Forward : Recurrence<S> {
             S *const z = now.z.data() + i * 4 * ph, *const c = now.cells[k].data() + i * ph;
             S* const source = now.sources[k].data() + i * width;
             if (c_.saving) {
-                const Index first = k == 0 ? M : H;
+                const Index first = k == 0 ? R : H;
                 S* const saved = static_cast<S*>(c_.sources[k]) + (t * B + chunk.first + i) * (first + H);
                 copy<S>(saved, source, first);
                 copy<S>(saved + first, source + below, H);
@@ -105,36 +105,35 @@ class Forward : Recurrence<S> {
         }
     }
 
-    // sigmoid of the gates' and tanh of the value's pre-activations, from the top layer's h
+    // sigmoid of the gates' and tanh of the values' pre-activations, from the top layer's h
     void controls(Carried& now, const Chunk& chunk, Index t, Index rows) {
         for (Index i = 0; i < rows; ++i) {
             const Index at = t * B + chunk.first + i;
             const S* const h = hidden(now, K - 1, i);
             copy<S>(static_cast<S*>(c_.top_hidden) + at * H, h, H);
-            const S* const noise = c_.noise ? static_cast<const S*>(c_.noise) + at * 2 : nullptr;
-            gate_inputs<S>(weights_, h, noise, now.gates.data() + 2 * i);
-            copy<S>(now.values.data() + i * pm, weights_.value_bias.data(), pm);
+            const S* const noise = c_.noise ? static_cast<const S*>(c_.noise) + at * kGates : nullptr;
+            gate_inputs<S>(weights_, h, noise, now.gates.data() + kGates * i);
+            copy<S>(now.values.data() + i * pr, weights_.value_bias.data(), pr);
         }
-        multiply<S>(rows, now.values.data(), pm, hidden(now, K - 1, 0), weights_.source(K - 1), weights_.value, true);
-        sigmoid_all<S>(now.gates.data(), 2 * rows);
-        tanh_all<S>(now.values.data(), rows * pm);
+        multiply<S>(rows, now.values.data(), pr, hidden(now, K - 1, 0), weights_.source(K - 1), weights_.value, true);
+        sigmoid_all<S>(now.gates.data(), kGates * rows);
+        tanh_all<S>(now.values.data(), rows * pr);
     }
 
-    void stack(Carried& now, const Chunk& chunk, Index t, Index i) {
-        const Index b = chunk.first + i, at = t * B + b, s = N + t;
-        const S* const squashed = now.gates.data() + 2 * i;
-        const S d = stretched_gate<S>(squashed[0], e), u = stretched_gate<S>(squashed[1], e);
-        static_cast<S*>(c_.push)[at] = d;
-        static_cast<S*>(c_.pop)[at] = u;
-        if (c_.saving) copy<S>(static_cast<S*>(c_.squashed) + 2 * at, squashed, 2);
-        copy<S>(this->values() + (s * B + b) * M, now.values.data() + i * pm, M);
-
-        StackRow<S> row = this->stack_row(b);
-        now.heights[i] = row.push(s, now.tops[i], now.heights[i], d, u);
-        now.tops[i] = s;
+    void memory(Carried& now, const Chunk& chunk, Index t, Index i) {
+        const Index b = chunk.first + i, at = t * B + b;
+        const S* const squashed = now.gates.data() + kGates * i;
+        if (c_.saving) copy<S>(static_cast<S*>(c_.squashed) + at * kGates, squashed, kGates);
+        RowOf row = this->row(b);
+        for (Index e = 0; e < E; ++e) {
+            static_cast<S*>(c_.push)[at * E + e] = stretched_gate<S>(squashed[2 * e], stretch_);
+            static_cast<S*>(c_.pop)[at * E + e] = stretched_gate<S>(squashed[2 * e + 1], stretch_);
+            copy<S>(row.value(N + t * E + e), now.values.data() + i * pr + e * M, M);
+        }
+        row.step(t, now.memory[i]);
         S* const read = now.sources[0].data() + i * weights_.source(0);
-        clear<S>(read, M);
-        row.read(s, now.heights[i], read);
+        clear<S>(read, R);
+        row.read(t, now.memory[i], 1, Ends<S>{read, M});
     }
 
     // The state after a row's last step; zeros and empty elements for the steps that it does not take, except for what
@@ -144,20 +143,16 @@ class Forward : Recurrence<S> {
             copy<S>(static_cast<S*>(c_.end_hidden) + (k * B + b) * H, hidden(now, k, i), H);
             copy<S>(static_cast<S*>(c_.end_cell) + (k * B + b) * H, now.cells[k].data() + i * ph, H);
         }
-        copy<S>(static_cast<S*>(c_.end_read) + b * M, now.sources[0].data() + i * weights_.source(0), M);
-        c_.height[b] = now.heights[i];
+        copy<S>(static_cast<S*>(c_.end_read) + b * R, now.sources[0].data() + i * weights_.source(0), R);
         const Index length = c_.lengths[b];
-        const auto uncut = [&](Index s) {
-            return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + double(static_cast<S*>(c_.push)[(s - N) * B + b]);
-        };
-        final_tops(c_.bottoms + b, B, N, N + length, uncut, [&](Index s, double top, Index) { c_.tops[s * B + b] = top; });
+        this->row(b).finish(now.memory[i], length, T);
         for (Index t = length; t < T; ++t) {
-            const Index at = t * B + b, s = N + t;
+            const Index at = t * B + b;
             clear<S>(static_cast<S*>(c_.top_hidden) + at * H, H);
-            static_cast<S*>(c_.push)[at] = static_cast<S*>(c_.pop)[at] = 0;
-            clear<S>(this->values() + (s * B + b) * M, M);
-            c_.bottoms[s * B + b] = c_.tops[s * B + b] = now.heights[i];
-            c_.below[s * B + b] = -1;
+            for (Index e = 0; e < E; ++e) {
+                static_cast<S*>(c_.push)[at * E + e] = static_cast<S*>(c_.pop)[at * E + e] = 0;
+                clear<S>(this->row(b).value(N + t * E + e), M);
+            }
         }
     }
 };

@@ -1,56 +1,37 @@
-// The neural stack: its step, its derivative, and the kernel that takes it over T steps. All that is the stack's own is
-// here: the recurrence (recurrence.h) and the stream of symbols (stream.h) call it.
+// The neural stack: its step and its derivative. All that is the stack's own is here: the kernel of the stack alone
+// (structure.h), the recurrence (recurrence.h) and the stream of symbols (stream.h) call it.
 //
-// Elements form a persistent chain, one a row.
+// Elements form a persistent chain, one a row; letters that are not here are in structure.h.
 //
-//     s            place of an element: 0..N-1 are those on the stack at the start, N + t is what step t pushed
 //     L, bottoms   [N + T, B]    where each element starts: the height after the pop of its step
 //     H, height                  how high the column stands after a step
 //     E, top                     where what is left of an element ends
-//     below        [N + T, B]    the next element down the chain, -1 at the bottom
+//     links        [N + T, B]    the next element down the chain, -1 at the bottom
 //     d, u                       push and pop strength
 //
 // Step t pops, pushes, reads:
 //
 //     L_s = max(0, H - u),   H' = L_s + d
 //     below[s] = the first element on the chain s-1, below[s-1], ... that starts under L_s
-//     r = sum_i max(0, E_i - max(L_i, H' - 1)) v_i
+//     r = sum_i max(0, E_i - max(L_i, H' - depth)) v_i
 //
 // Back:  gd = gH',   gL_s += gH',   gH = gL_s if L_s > 0, else 0,   gu = -gH
 //
-// What the pop passes never comes back, so it costs O(1) a step on average; the read stops where it has covered one
-// unit. An element's top is its own push's H, or the L of the element above it on the chain; for an initial element,
+// What the pop passes never comes back, so it costs O(1) a step on average; the read stops where it has covered its
+// depth. An element's top is its own push's H, or the L of the element above it on the chain; for an initial element,
 // the lower of its initial top and the lowest L of the new elements, which is that of the last new one on the chain.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
 
-#include "calls.h"
-#include "simd.h"
-#include "threads.h"
+#include "structure.h"
 
 namespace stackrev {
 
-// Which of a row's elements have a gradient to add to, one flag each; the others' memory is not filled. Without flags, all.
-struct Begun {
-    char* flags = nullptr;
-    Index stride = 0;
-
-    // Whether element i is one of them, which it is from now on
-    bool operator()(Index i) const {
-        if (!flags) return true;
-        char& flag = flags[i * stride];
-        const bool before = flag;
-        flag = 1;
-        return before;
-    }
-};
-
 // One step. `Elements` says where the elements are: bottom(i), and next(i), the next one down the chain, -1 at the bottom;
-// if kSomeInitial, also `initial` and initial_top(i), of elements that were there before the first step.
+// if kSomeInitial, also initial(), their number, and initial_top(i), of elements that were there before the first step.
 
 // L = max(0, H - u); a NaN stays one
 inline double level_after_pop(double height, double u) {
@@ -65,18 +46,18 @@ inline Index first_below(const Elements& elements, Index last, double level) {
     return last;
 }
 
-// Walks from element s down through the top unit, and calls visit(i, alpha_i, inside_i, top source) where alpha > 0 or
-// NaN: inside if the element ends the read at its own bottom, L_i > H - 1; the source is the element whose L is the top
-// of i, i itself if its own initial top is, or -1 for the height H.
+// Walks from element s down through the depth that is read, and calls visit(i, alpha_i, inside_i, top source) where
+// alpha > 0 or NaN: inside if the element is read down to its own bottom, L_i > H - depth; the source is the element whose
+// L is the top of i, i itself if its own initial top is, or -1 for the height H.
 template <typename Elements, typename Visit>
-inline void walk_read(const Elements& elements, Index s, double height, Visit&& visit) {
-    const double floor = height - 1;
+inline void walk_read(const Elements& elements, Index s, double height, double depth, Visit&& visit) {
+    const double floor = height - depth;
     double top = height, lowest = std::numeric_limits<double>::infinity();
     Index source = -1, lowest_source = -1;
     for (Index i = s; i >= 0; i = elements.next(i)) {
         const double level = elements.bottom(i);
         if constexpr (Elements::kSomeInitial) {
-            if (i < elements.initial) {
+            if (i < elements.initial()) {
                 const bool own = elements.initial_top(i) <= lowest;
                 top = own ? elements.initial_top(i) : lowest;
                 source = own ? i : lowest_source;
@@ -89,7 +70,7 @@ inline void walk_read(const Elements& elements, Index s, double height, Visit&& 
         top = level;
         source = i;
         if constexpr (Elements::kSomeInitial) {
-            if (i >= elements.initial) {
+            if (i >= elements.initial()) {
                 lowest = level;
                 lowest_source = i;
             }
@@ -97,217 +78,128 @@ inline void walk_read(const Elements& elements, Index s, double height, Visit&& 
     }
 }
 
-// From the gradients of L and of H after a step to those of the step's controls and of H before it
-struct StepGradient {
-    double push, pop, height;
-};
+template <typename S, typename P>
+class StackRow : public Row<S, P> {
+    using Base = Row<S, P>;
+    using Base::B, Base::M, Base::N, Base::bottoms_, Base::high0_, Base::high_, Base::tops_;
 
-inline StepGradient step_backward(double level, double g_level, double g_height) {
-    const double sum = g_level + g_height, before = level > 0 ? sum : 0;
-    return {g_height, -before, before};
-}
-
-// What both directions share: one row's view of arrays whose elements lie `stride` rows apart.
-template <typename S>
-struct StackRow {
+   public:
+    using Base::Base, Base::value;
+    static constexpr Index kEnds = 1;
     static constexpr bool kSomeInitial = true;
 
-    const S* values;        // element s at values + s * value_stride
-    double* bottoms;        // at bottoms[s * stride]
-    std::int32_t* below;    // at below[s * stride]
-    const double* tops;     // of the initial elements, at tops[s * stride]
-    Index initial;           // N
-    Index stride, value_stride, width;
+    struct State {
+        double height;
+        Index last;  // the uppermost element, -1 if there is none
+    };
 
-    const S* value(Index s) const { return values + s * value_stride; }
-    double bottom(Index s) const { return bottoms[s * stride]; }
-    Index next(Index s) const { return below[s * stride]; }
-    double initial_top(Index s) const { return tops[s * stride]; }
+    struct Gradient {
+        std::vector<double> bottoms, tops;  // of each L, and of each element's own top as one that is never cut
+        double height;
+    };
 
-    // Links the initial elements that are alive, and returns the uppermost, -1 if there is none.
-    Index link_initial() {
-        Index last = -1;
-        for (Index s = 0; s < initial; ++s) {
-            below[s * stride] = static_cast<std::int32_t>(last);
-            if (tops[s * stride] > bottom(s)) last = s;
+    // The chain of those that are alive
+    State start() {
+        State now{*high0_, -1};
+        for (Index s = 0; s < N; ++s) {
+            bottoms_[s * B] = this->bottom0(s);
+            this->link(s) = static_cast<std::int32_t>(now.last);
+            if (this->alive0(s)) now.last = s;
         }
-        return last;
+        return now;
     }
 
-    // Pops and pushes: element s goes on the chain above `last`, the uppermost so far. Returns H.
-    double push(Index s, Index last, double height, double d, double u) {
-        const double level = level_after_pop(height, u);
-        bottoms[s * stride] = level;
-        below[s * stride] = static_cast<std::int32_t>(first_below(*this, last, level));
-        return level + d;
+    void step(Index t, State& now) {
+        const Index s = N + t;
+        const double level = level_after_pop(now.height, this->pop(t));
+        bottoms_[s * B] = level;
+        this->link(s) = static_cast<std::int32_t>(first_below(*this, now.last, level));
+        now = {level + this->push(t), s};
     }
 
-    // r, added to `read`
-    void read(Index s, double height, S* read) const {
-        walk_read(*this, s, height, [&](Index i, double alpha, bool, Index) {
-            add_scaled<S>(read, static_cast<S>(alpha), value(i), width);
+    void read(Index t, const State& now, double depth, Ends<S> reads) const {
+        walk_read(*this, N + t, now.height, depth, [&](Index i, double alpha, bool, Index) {
+            add_scaled<S>(reads[0], static_cast<S>(alpha), value(i), M);
         });
     }
 
-    // The derivative of the read: from g_read to the read elements' values, L, initial tops, and H.
-    void read_backward(Index s, double height, const S* g_read, S* g_values, double* g_bottoms, double* g_tops,
-                       double& g_height, Begun begun = {}) const {
-        walk_read(*this, s, height, [&](Index i, double alpha, bool inside, Index source) {
-            const double g = dot<S>(value(i), g_read, width);
-            S* const g_value = g_values + i * value_stride;
-            if (begun(i)) {
-                add_scaled<S>(g_value, static_cast<S>(alpha), g_read, width);
-            } else {
-                scale<S>(g_value, static_cast<S>(alpha), g_read, width);
-            }
+    void finish(const State& now, Index length, Index steps) {
+        *high_ = now.height;
+        final_tops(length, [&](Index s, double top, Index) { tops_[s * B] = top; });
+        this->end_empty(N + length, N + steps, now.height);
+        for (Index t = length; t < steps; ++t) this->link(N + t) = -1;
+    }
+
+    Gradient start_backward(const MemoryGradientArrays& g, Index b, Index length) const {
+        Gradient now{std::vector<double>(N + length), std::vector<double>(N + length), g.g_end_high ? g.g_end_high[b] : 0};
+        for (Index s = 0; g.g_end_bottoms && s < N + length; ++s) now.bottoms[s] = g.g_end_bottoms[s * B + b];
+        if (g.g_end_tops) {
+            final_tops(length, [&](Index s, double, Index source) {
+                (source == s ? now.tops : now.bottoms)[source] += g.g_end_tops[s * B + b];
+            });
+        }
+        if (length > 0) now.height += now.tops[N + length - 1];
+        return now;
+    }
+
+    void read_backward(Index t, Gradient& now, double depth, Ends<const S> g_reads, S* g_values, double& g_depth,
+                       Begun begun = {}) const {
+        walk_read(*this, N + t, height_after(t), depth, [&](Index i, double alpha, bool inside, Index source) {
+            const double g = this->weight_backward(i, alpha, g_reads[0], g_values, begun);
             if (source < 0) {
-                g_height += g;
-            } else if (source == i) {
-                g_tops[i * stride] += g;
+                now.height += g;
             } else {
-                g_bottoms[source * stride] += g;
+                (source == i ? now.tops : now.bottoms)[source] += g;
             }
             if (inside) {
-                g_bottoms[i * stride] -= g;
+                now.bottoms[i] -= g;
             } else {
-                g_height -= g;
+                now.height -= g;
+                g_depth += g;
             }
         });
     }
-};
 
-// The tops of all elements after the last step, E_i = min(H_i or the initial top, min over later k of L_k), from the
-// last to the first, calling visit(s, E_s, source): the element whose L it is, s itself for its own uncut top.
-template <typename Uncut, typename Visit>
-void final_tops(const double* bottoms, Index stride, Index initial, Index elements, Uncut&& uncut, Visit&& visit) {
-    double lowest = std::numeric_limits<double>::infinity();
-    Index lowest_source = -1;
-    for (Index s = elements - 1; s >= 0; --s) {
-        const double own = uncut(s);
-        const bool kept = own <= lowest;
-        visit(s, kept ? own : lowest, kept ? s : lowest_source);
-        if (s >= initial && bottoms[s * stride] <= lowest) {
-            lowest = bottoms[s * stride];
-            lowest_source = s;
+    void step_backward(Index t, Gradient& now, double* g_push, double* g_pop) const {
+        const double sum = now.bottoms[N + t] + now.height, before = bottom(N + t) > 0 ? sum : 0;
+        *g_push = now.height;
+        *g_pop = -before;
+        now.height = t > 0 ? before + now.tops[N + t - 1] : before;
+    }
+
+    void finish_backward(const Gradient& now, const MemoryGradientArrays& g, Index b) const {
+        for (Index s = 0; s < N; ++s) {
+            g.g_bottoms0[s * B + b] = now.bottoms[s];
+            g.g_tops0[s * B + b] = now.tops[s];
         }
-    }
-}
-
-// The neural stack over T steps given all its controls, forward and backward. Rows are split over threads. A thread takes
-// its rows together through the steps, so that it meets memory in its own order.
-template <typename S>
-class NeuralStack {
-   public:
-    explicit NeuralStack(const StackCall& call)
-        : c_(call), T(call.steps), B(call.batch), M(call.width), N(call.initial) {}
-
-    void forward() {
-        over_rows([&](Index first, Index end) { forward(first, end); });
+        g.g_high0[b] = now.height;
     }
 
-    void backward(const StackGradientCall& g) {
-        over_rows([&](Index first, Index end) { backward(g, first, end); });
-    }
+    // What the walks ask
+    double bottom(Index s) const { return bottoms_[s * B]; }
+    Index next(Index s) const { return this->link(s); }
+    Index initial() const { return N; }
+    double initial_top(Index s) const { return this->top0(s); }
 
    private:
-    template <typename Work>
-    void over_rows(Work&& work) const {
-        const Index parts = std::max<Index>(1, std::min(Index(c_.threads), B));
-        in_parallel(parts, parts, [&](Index i) { work(B * i / parts, B * (i + 1) / parts); });
-    }
+    double height_after(Index t) const { return bottom(N + t) + this->push(t); }
 
-    StackRow<S> row(Index b) const {
-        return {static_cast<const S*>(c_.values) + b * M, c_.bottoms + b, c_.below + b, c_.tops0 + b, N, B, B * M, M};
-    }
-
-    // The top of element s before anything is popped from it
-    double uncut(Index s, Index b) const {
-        return s < N ? c_.tops0[s * B + b] : c_.bottoms[s * B + b] + c_.push[(s - N) * B + b];
-    }
-
-    void forward(Index first, Index end) {
-        std::vector<double> heights(c_.height0 + first, c_.height0 + end);
-        std::vector<Index> last;
-        for (Index b = first; b < end; ++b) last.push_back(row(b).link_initial());
-        for (Index t = 0; t < T; ++t) {
-            for (Index b = first; b < end; ++b) {
-                const Index at = t * B + b, s = N + t, i = b - first;
-                StackRow<S> stack = row(b);
-                heights[i] = stack.push(s, last[i], heights[i], c_.push[at], c_.pop[at]);
-                last[i] = s;
-                S* const read = static_cast<S*>(c_.reads) + at * M;
-                clear<S>(read, M);
-                stack.read(s, heights[i], read);
+    // The tops of all elements after the last step, E_i = min(H_i or the initial top, min over later k of L_k), from the
+    // last to the first, calling visit(s, E_s, source): the element whose L it is, s itself for its own uncut top.
+    template <typename Visit>
+    void final_tops(Index length, Visit&& visit) const {
+        double lowest = std::numeric_limits<double>::infinity();
+        Index lowest_source = -1;
+        for (Index s = N + length - 1; s >= 0; --s) {
+            const double own = s < N ? this->top0(s) : height_after(s - N);
+            const bool kept = own <= lowest;
+            visit(s, kept ? own : lowest, kept ? s : lowest_source);
+            if (s >= N && bottom(s) <= lowest) {
+                lowest = bottom(s);
+                lowest_source = s;
             }
         }
-        for (Index b = first; b < end; ++b) {
-            c_.height[b] = heights[b - first];
-            final_tops(c_.bottoms + b, B, N, N + T, [&](Index s) { return uncut(s, b); },
-                       [&](Index s, double top, Index) { c_.tops[s * B + b] = top; });
-        }
     }
-
-    // From the last step to the first: the read, then the push and the pop
-    void backward(const StackGradientCall& g, Index first, Index end) {
-        std::vector<double> gH(end - first, 0.0);
-        for (Index s = 0; s < N + T; ++s) {
-            for (Index b = first; b < end; ++b) g.g_bottoms[s * B + b] = g.g_end_bottoms ? g.g_end_bottoms[s * B + b] : 0;
-        }
-        // Whether an element's gradient has a value yet. Filling all with zeros first would take a way through memory more.
-        std::vector<char> begun((N + T) * (end - first), 0);
-        // until its step is reached, g_push holds what the final tops give to H
-        for (Index t = 0; t < T; ++t) std::fill(g.g_push + t * B + first, g.g_push + t * B + end, 0.0);
-        for (Index s = 0; s < N; ++s) std::fill(g.g_tops0 + s * B + first, g.g_tops0 + s * B + end, 0.0);
-        for (Index b = first; b < end; ++b) {
-            if (g.g_height) gH[b - first] = g.g_height[b];
-            if (g.g_end_tops) end_tops(g, b);
-        }
-        for (Index t = T - 1; t >= 0; --t) {
-            for (Index b = first; b < end; ++b) {
-                const Index at = t * B + b, s = N + t;
-                const StackRow<S> stack = row(b);
-                const double L = stack.bottom(s);
-                double g_height = gH[b - first] + g.g_push[at];
-                if (g.g_reads) {
-                    stack.read_backward(s, L + c_.push[at], read_gradient(g, t, b), static_cast<S*>(g.g_values) + b * M,
-                                        g.g_bottoms + b, g.g_tops0 + b, g_height,
-                                        Begun{begun.data() + b - first, end - first});
-                }
-                if (!begun[s * (end - first) + b - first]) clear<S>(static_cast<S*>(g.g_values) + (s * B + b) * M, M);
-                const StepGradient step = step_backward(L, g.g_bottoms[s * B + b], g_height);
-                g.g_push[at] = step.push;
-                g.g_pop[at] = step.pop;
-                gH[b - first] = step.height;
-            }
-        }
-        for (Index s = 0; s < N; ++s) {
-            for (Index b = first; b < end; ++b) {
-                if (!begun[s * (end - first) + b - first]) clear<S>(static_cast<S*>(g.g_values) + (s * B + b) * M, M);
-            }
-        }
-        std::copy(gH.begin(), gH.end(), g.g_height0 + first);
-    }
-
-    static const S* read_gradient(const StackGradientCall& g, Index t, Index b) {
-        return static_cast<const S*>(g.g_reads) + t * g.g_step + b * g.g_row;
-    }
-
-    void end_tops(const StackGradientCall& g, Index b) const {
-        final_tops(c_.bottoms + b, B, N, N + T, [&](Index s) { return uncut(s, b); },
-                   [&](Index s, double, Index source) {
-                       const double top = g.g_end_tops[s * B + b];
-                       if (source != s) {
-                           g.g_bottoms[source * B + b] += top;
-                       } else if (s < N) {
-                           g.g_tops0[s * B + b] += top;
-                       } else {
-                           g.g_push[(s - N) * B + b] += top;
-                       }
-                   });
-    }
-
-    const StackCall& c_;
-    const Index T, B, M, N;
 };
 
 }  // namespace stackrev

@@ -75,10 +75,10 @@ class Elements {
 // The weights, packed. Streams share one of these, which nothing changes.
 struct StreamModel {
     explicit StreamModel(const StreamCall& call)
-        : sizes{call.hidden, call.width, call.layers},
+        : sizes{call.hidden, call.width, call.layers, 1},
           V(call.symbols), e(static_cast<float>(call.stretch)),
           encoder(sizes, V, call.encoder), decoder(sizes, V, call.decoder),
-          ph(encoder.weights.ph), pm(encoder.weights.pm), po(padded<float>(call.outputs)), pv(padded<float>(V)),
+          ph(encoder.weights.ph), pr(encoder.weights.pr), po(padded<float>(call.outputs)), pv(padded<float>(V)),
           hidden0(copied(call.hidden0, call.layers * call.hidden)), cell0(copied(call.cell0, call.layers * call.hidden)),
           output(transposed(call.output, call.outputs, call.hidden, po, ph)),
           logits(transposed(call.logits, V, call.outputs, pv, po)), output_bias(po), logits_bias(pv) {
@@ -124,7 +124,7 @@ struct StreamModel {
     const Index V;
     const float e;
     const Cell encoder, decoder;
-    const Index ph, pm, po, pv;
+    const Index ph, pr, po, pv;
     const Buffer<float> hidden0, cell0;
     const Packed<float> output, logits;
     Buffer<float> output_bias, logits_bias;
@@ -140,7 +140,7 @@ struct Guess {
 class Stream {
    public:
     explicit Stream(std::shared_ptr<const StreamModel> model)
-        : model_(std::move(model)), z_(4 * model_->ph), value_(model_->pm), gates_(padded<float>(2)), o_(model_->po),
+        : model_(std::move(model)), z_(4 * model_->ph), value_(model_->pr), gates_(padded<float>(2)), o_(model_->po),
           scores_(model_->pv), elements_(model_->sizes.width) {
         for (Index k = 0; k < model_->sizes.layers; ++k) {
             sources_.emplace_back(model_->encoder.weights.source(k));
@@ -151,7 +151,7 @@ class Stream {
 
     // The same place in the same string, from which the two go on for themselves
     Stream(const Stream& other)
-        : model_(other.model_), z_(4 * model_->ph), value_(model_->pm), gates_(padded<float>(2)), o_(model_->po),
+        : model_(other.model_), z_(4 * model_->ph), value_(model_->pr), gates_(padded<float>(2)), o_(model_->po),
           scores_(model_->pv), height_(other.height_), push_(other.push_), pop_(other.pop_), decoding_(other.decoding_),
           elements_(other.elements_) {
         for (Index k = 0; k < model_->sizes.layers; ++k) {
@@ -184,7 +184,7 @@ class Stream {
     void step(bool decoding, std::int32_t symbol) {
         const StreamModel::Cell& cell = decoding ? model_->decoder : model_->encoder;
         const Weights<float>& weights = cell.weights;
-        const Index top = model_->sizes.layers - 1, ph = model_->ph, pm = model_->pm;
+        const Index top = model_->sizes.layers - 1, ph = model_->ph, pr = model_->pr;
         for (int gate = 0; gate < 2; ++gate) {  // what the step before did to the stack is read from here on
             double& nearest = nearest_[2 * decoding_ + gate];
             nearest = std::min(nearest, last_[gate]);
@@ -201,9 +201,9 @@ class Stream {
         sigmoid_all<float>(gates_.data(), 2);
         push_ = stretched_gate<float>(gates_[0], model_->e);
         pop_ = stretched_gate<float>(gates_[1], model_->e);
-        copy<float>(value_.data(), weights.value_bias.data(), pm);
+        copy<float>(value_.data(), weights.value_bias.data(), pr);
         multiply<float>(1, value_.data(), 0, hidden(top), 0, weights.value, true);
-        tanh_all<float>(value_.data(), pm);
+        tanh_all<float>(value_.data(), pr);
         stack();
     }
 
@@ -253,7 +253,7 @@ class Stream {
         height_ = level + push_;
         float* const read = sources_[0].data();
         clear<float>(read, model_->sizes.width);
-        walk_read(elements_, elements_.size() - 1, height_, [&](Index i, double alpha, bool, Index) {
+        walk_read(elements_, elements_.size() - 1, height_, 1, [&](Index i, double alpha, bool, Index) {
             add_scaled<float>(read, static_cast<float>(alpha), elements_.value(i), model_->sizes.width);
         });
     }

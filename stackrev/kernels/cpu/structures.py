@@ -1,0 +1,289 @@
+"""The compiled stack, queue and deque as torch operators. What they compute is in structures/ and structure.h.
+
+Letters: N elements before the first step, T steps that add E elements each (2 to a deque, else 1), B rows, width M.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stackrev.kernels.cpu.calls import MemoryArrays, MemoryCall, MemoryGradientArrays, MemoryGradientCall
+from stackrev.kernels.cpu.memory import contiguous, new_empty
+from stackrev.kernels.cpu.operators import Operator, call, pointer
+
+
+class Arguments(NamedTuple):
+    """Controls and the structure before the first step.
+
+    Attributes:
+        values: [N + E T, B, M], those there before the first step, then those that are added.
+        push: [T, B], float64; of a deque [T, 2, B].
+        pop: The same.
+        depth: [T, B], float64, how much a read covers; 1 if None.
+        bottoms0: [N, B].
+        tops0: [N, B].
+        low0: [B]; None for a stack.
+        high0: [B].
+    """
+
+    values: Tensor
+    push: Tensor
+    pop: Tensor
+    depth: Tensor | None
+    bottoms0: Tensor
+    tops0: Tensor
+    low0: Tensor | None
+    high0: Tensor
+
+
+class Results(NamedTuple):
+    """What comes out.
+
+    Attributes:
+        reads: [T, B, M]; of a deque [T, 2, B, M].
+        bottoms: [N + E T, B].
+        tops: [N + E T, B].
+        low: [B]; of a stack empty.
+        high: [B].
+        levels: What the derivative needs.
+        links: The same.
+    """
+
+    reads: Tensor
+    bottoms: Tensor
+    tops: Tensor
+    low: Tensor
+    high: Tensor
+    levels: Tensor
+    links: Tensor
+
+
+class GradientArguments(NamedTuple):
+    """What the derivative needs of arguments and results, and the gradients of the results."""
+
+    values: Tensor
+    push: Tensor
+    depth: Tensor | None
+    bottoms0: Tensor
+    tops0: Tensor
+    low0: Tensor | None
+    high0: Tensor
+    bottoms: Tensor
+    levels: Tensor
+    links: Tensor
+    g_reads: Tensor | None
+    g_end_bottoms: Tensor | None
+    g_end_tops: Tensor | None
+    g_end_low: Tensor | None
+    g_end_high: Tensor | None
+
+
+class Gradients(NamedTuple):
+    """Of the arguments, in their order; empty where there is no such argument."""
+
+    g_values: Tensor
+    g_push: Tensor
+    g_pop: Tensor
+    g_depth: Tensor
+    g_bottoms0: Tensor
+    g_tops0: Tensor
+    g_low0: Tensor
+    g_high0: Tensor
+
+
+class Layout(NamedTuple):
+    """How large what a structure keeps is, in numbers a row; see the headers.
+
+    Attributes:
+        ends: E.
+        levels: A step's levels.
+        links: From N and T to the links.
+    """
+
+    ends: int
+    levels: int
+    links: Callable[[int, int], int]
+
+
+STACK = Layout(1, 0, lambda initial, steps: initial + steps)
+QUEUE = Layout(1, 2, lambda initial, steps: 0)
+
+
+def kept(layout: Layout, initial: int, steps: int, heights: Tensor) -> tuple[Tensor, Tensor]:
+    """Unfilled levels and links for B rows, given heights [B]."""
+    batch = heights.shape[0]
+    links = heights.new_empty(layout.links(initial, steps), batch, dtype=torch.int32)
+    return heights.new_empty(layout.levels * steps, batch), links
+
+
+def arrays(
+    values: Tensor, initial: Sequence[Tensor | None], results: Sequence[Tensor | None], saved: Sequence[Tensor]
+) -> MemoryArrays:
+    """Where a structure is in memory.
+
+    Args:
+        values: [N + E T, B, M].
+        initial: Bottoms, tops, low (None for a stack) and high before the first step.
+        results: The same after the last, of which the derivative needs a stack's bottoms alone.
+        saved: Levels and links.
+    """
+    return MemoryArrays(*map(pointer, (values, *initial, *results, *saved)))
+
+
+def _results(layout: Layout, given: Arguments, empty: Callable[..., Tensor] = Tensor.new_empty) -> Results:
+    """Unfilled memory."""
+    elements, batch, width = given.values.shape
+    initial, steps = given.bottoms0.shape[0], given.push.shape[0]
+    return Results(
+        empty(given.values, *given.push.shape, width),
+        *(empty(given.push, elements, batch), empty(given.push, elements, batch)),
+        *(empty(given.push, 0 if given.low0 is None else batch), empty(given.push, batch)),
+        *kept(layout, initial, steps, given.high0),
+    )
+
+
+def _gradients(given: GradientArguments, empty: Callable[..., Tensor] = Tensor.new_empty) -> Gradients:
+    """Unfilled memory."""
+    shaped = given.push, given.push, given.depth, given.bottoms0, given.tops0, given.low0, given.high0
+    return Gradients(
+        empty(given.values, *given.values.shape),
+        *(empty(given.push, *((0,) if each is None else each.shape)) for each in shaped),
+    )
+
+
+def _call(memory: MemoryArrays, push: Tensor, pop: Tensor | None, depth: Tensor | None, like: Tensor) -> MemoryCall:
+    """The call without its reads; `like` are the values, of which those at the start are what steps do not add."""
+    (elements, batch, width), ends = like.shape, push.numel() // max(1, push.shape[0] * like.shape[1])
+    sizes = push.shape[0], batch, width, elements - ends * push.shape[0], torch.get_num_threads()
+    return MemoryCall(*sizes, *map(pointer, (push, pop, depth)), memory)
+
+
+def _whole(tensors: Sequence[Tensor | None]) -> list[Any]:
+    return [None if each is None else contiguous(each) for each in tensors]
+
+
+def _forward(name: str, layout: Layout, *arguments: Any) -> Results:
+    given = Arguments(*_whole(arguments))
+    results = _results(layout, given, new_empty)
+    low = None if given.low0 is None else results.low
+    ends = results.bottoms, results.tops, low, results.high
+    memory = arrays(given.values, given[4:], ends, results[5:])
+    whole = _call(memory, given.push, given.pop, given.depth, given.values)
+    whole.reads = pointer(results.reads)
+    call(name, given.values.dtype, whole)
+    return results
+
+
+def _backward(name: str, *arguments: Any) -> Gradients:
+    given = GradientArguments(*_whole(arguments[:10]), *arguments[10:])
+    g_reads = None if given.g_reads is None else _rows_contiguous(given.g_reads)
+    strides = (0, 0, 0) if g_reads is None else (g_reads.stride(0), g_reads.stride(1), g_reads.stride(-2))
+    others = _whole(given[11:])
+    wanted = _gradients(given, new_empty)
+    memory = arrays(given.values, given[3:7], (given.bottoms, None, None, None), (given.levels, given.links))
+    forward = _call(memory, given.push, None, given.depth, given.values)
+    low0 = None if given.low0 is None else wanted.g_low0
+    g_initial = wanted.g_bottoms0, wanted.g_tops0, low0, wanted.g_high0
+    gradients = MemoryGradientArrays(None, *map(pointer, (*others, wanted.g_values, *g_initial)))
+    g_depth = None if given.depth is None else pointer(wanted.g_depth)
+    g_strengths = pointer(wanted.g_push), pointer(wanted.g_pop), g_depth
+    whole = MemoryGradientCall(forward, *strides, pointer(g_reads), gradients, *g_strengths)
+    if g_reads is None:
+        wanted.g_depth.zero_()
+    call(f"{name}_backward", given.values.dtype, whole)
+    return wanted
+
+
+def _rows_contiguous(gradient: Tensor) -> Tensor:
+    """The same numbers [T, ..., B, M], each row contiguous.
+
+    The gradient of a sum is one number that stands for all: it becomes one row that stands for all.
+    """
+    gradient = gradient.resolve_neg()
+    if gradient.shape[-1] == 1 or gradient.stride(-1) == 1:
+        return gradient
+    if not any(gradient.stride()):
+        row = gradient[(slice(0, 1),) * (gradient.dim() - 1)]
+        return row.contiguous().expand_as(gradient)
+    return contiguous(gradient)
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    given, results = Arguments(*inputs), Results(*output)
+    initial = given.bottoms0, given.tops0, given.low0, given.high0
+    saved = results.bottoms, results.levels, results.links
+    ctx.save_for_backward(given.values, given.push, given.depth, *initial, *saved)
+    ctx.mark_non_differentiable(results.levels, results.links)
+    ctx.set_materialize_grads(False)
+
+
+def _arguments_gradients(
+    ctx: Any, backward: Callable[..., tuple[Tensor, ...]], *grads: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    given = GradientArguments(*ctx.saved_tensors, *grads[:5])
+    found = Gradients(*backward(*given))
+    return (
+        *(found.g_values, found.g_push, found.g_pop, None if given.depth is None else found.g_depth),
+        *(found.g_bottoms0, found.g_tops0, None if given.low0 is None else found.g_low0, found.g_high0),
+    )
+
+
+def _operator(name: str, layout: Layout) -> Operator:
+    """Torch's `stackrev::neural_NAME`, of the library's functions NAME and NAME_backward."""
+    return Operator(
+        f"neural_{name}",
+        arguments=Arguments,
+        results=Results,
+        gradient_arguments=GradientArguments,
+        gradient_results=Gradients,
+        forward=lambda *given: _forward(name, layout, *given),
+        fake=lambda *given: _results(layout, Arguments(*given)),
+        save=_save,
+        backward=lambda *given: _backward(name, *given),
+        fake_backward=lambda *given: _gradients(GradientArguments(*given)),
+        gradients=_arguments_gradients,
+    )
+
+
+STACK_OPERATOR, QUEUE_OPERATOR = _operator("stack", STACK), _operator("queue", QUEUE)
+
+
+def neural_stack(
+    values: Tensor,
+    push: Tensor,
+    pop: Tensor,
+    bottoms0: Tensor,
+    tops0: Tensor,
+    height0: Tensor,
+    depth: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The stack of structures/stack.py, on arguments that belong together; `Arguments` has their shapes.
+
+    Returns:
+        The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B] and height [B].
+    """
+    found = STACK_OPERATOR(values, push, pop, depth, bottoms0, tops0, None, height0)
+    reads, bottoms, tops, _, height, *_ = found
+    return reads, bottoms, tops, height
+
+
+def neural_queue(
+    values: Tensor,
+    push: Tensor,
+    pop: Tensor,
+    bottoms0: Tensor,
+    tops0: Tensor,
+    low0: Tensor,
+    high0: Tensor,
+    depth: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """The queue of structures/queue.py, on arguments that belong together; `Arguments` has their shapes.
+
+    Returns:
+        The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B], low [B] and high [B].
+    """
+    return QUEUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:5]
