@@ -35,10 +35,10 @@ from stackrev.models import load
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import read_out_loss
 from stackrev.structures.recurrence import (
-    StackLSTMOutput,
-    StackLSTMState,
-    StackLSTMWeights,
-    stack_lstm_torch,
+    MemoryLSTMOutput,
+    MemoryLSTMState,
+    MemoryLSTMWeights,
+    memory_lstm_torch,
 )
 from stackrev.structures.stack import StackState, neural_stack
 from stackrev.tasks import vocabulary
@@ -226,21 +226,21 @@ def literal_of(steps: int, repeats: int) -> None:
         return (torch.randn(shape, generator=generator) * scale).requires_grad_()
 
     recurrent, control = randn(WIDTH + HIDDEN, 4 * HIDDEN), randn(HIDDEN, 2 + WIDTH)
-    weights = StackLSTMWeights((recurrent,), (), control, randn(2 + WIDTH))
+    weights = MemoryLSTMWeights((recurrent,), (), control, randn(2 + WIDTH))
     inputs = randn(steps, BATCH, 4 * HIDDEN, scale=1.0)
     blank = torch.zeros(1, BATCH, HIDDEN)
-    state = StackLSTMState(blank, blank, torch.zeros(BATCH, WIDTH), StackState.empty(BATCH, WIDTH, like=blank))
+    state = MemoryLSTMState(blank, blank, torch.zeros(BATCH, WIDTH), StackState.empty(BATCH, WIDTH, like=blank))
     lengths = torch.full((BATCH,), steps)
     wanted = [inputs, recurrent, control, weights.control_bias]
 
-    def gradients(function: Callable[..., StackLSTMOutput]) -> list[Tensor]:
+    def gradients(function: Callable[..., MemoryLSTMOutput]) -> list[Tensor]:
         encoded = function(inputs, lengths, state, weights, stretch=0.05)
         out = function(inputs, lengths, encoded.state, weights, stretch=0.05)
         loss = out.hidden.sum() + out.state.read.square().sum()
         return [out.hidden.detach(), *torch.autograd.grad(loss, wanted)]
 
-    agree(gradients(stack_lstm_torch), gradients(literal_stack_lstm), 1e-4)
-    competitors = lambda: gradients(stack_lstm_torch), lambda: gradients(literal_stack_lstm)
+    agree(gradients(memory_lstm_torch), gradients(literal_stack_lstm), 1e-4)
+    competitors = lambda: gradients(memory_lstm_torch), lambda: gradients(literal_stack_lstm)
     ours, theirs = seconds(min(repeats, 7), *competitors)
     details = f"{ours * 1e3:.0f} ms, {theirs * 1e3:.0f} ms"
     report(f"plain torch by hand against autograd, 2 x {steps} steps", ours / theirs, "x", "at most 0.5", details)

@@ -19,7 +19,7 @@ from stackrev.training import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
-    "stack-lstm": "stackrev train --model stack-lstm --seed 0 --settle-batches 700 --threads 1",
+    "stack-lstm": "stackrev train --model stack-lstm --seed 0 --threads 1",
     "lstm": "stackrev train --model lstm --seed 0 --threads 1",
     "rnn": "stackrev train --model rnn --seed 0 --threads 1",
 }

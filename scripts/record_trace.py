@@ -1,9 +1,8 @@
-"""Record the trace for the documentation: a terminal, as tmux sees it, and the page, as a browser shows it.
+"""Record the trace for the documentation: a terminal, as tmux sees it.
 
     python scripts/record_trace.py [TEXT] [--folder docs]
 
-writes trace.txt (what a terminal shows, without colours), trace.svg (the same with its colours) and trace.png (a
-screenshot of the page). Needs tmux, and for the screenshot chromium.
+writes trace.txt (what a terminal shows, without colours) and trace.svg (the same with its colours). Needs tmux.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ import argparse
 import io
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -23,14 +20,10 @@ from rich.console import Console
 from rich.text import Text
 
 COLUMNS, LINES = 100, 50
-CHROMIUM = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1000,900"),
-)
 
 
 def main() -> None:
-    """Write the three files."""
+    """Write the two files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", default="$A string to reverse|")
     parser.add_argument("--folder", type=Path, default=Path("docs"))
@@ -48,11 +41,6 @@ def main() -> None:
     fonts = re.compile(r"@font-face \{.*?\}\n?", re.DOTALL)  # rich would fetch them from the network
     (asked.folder / "trace.svg").write_text(fonts.sub("", svg))
 
-    with tempfile.TemporaryDirectory() as folder:
-        page = Path(folder) / "trace.html"
-        subprocess.run([*command, "--trace-html", str(page)], check=True, stdout=subprocess.DEVNULL)
-        screenshot(page, asked.folder / "trace.png", Path(folder) / "chromium")
-
 
 def terminal(command: list[str]) -> str:
     """What a command leaves on a terminal, with its escape sequences for colour."""
@@ -69,17 +57,6 @@ def terminal(command: list[str]) -> str:
     finally:
         subprocess.run([*tmux, "kill-server"], check=False)
     return capture.stdout.rstrip()
-
-
-def screenshot(page: Path, picture: Path, profile: Path) -> None:
-    """A picture of a page, half-way through the run."""
-    browser = shutil.which("chromium")
-    if browser is None:
-        print("no chromium: no screenshot", file=sys.stderr)
-        return
-    address = f"{page.resolve().as_uri()}#step=28"
-    command = [browser, *CHROMIUM, f"--user-data-dir={profile}", f"--screenshot={picture.resolve()}", address]
-    subprocess.run(command, check=True, timeout=120, stderr=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

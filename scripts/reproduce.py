@@ -46,6 +46,7 @@ class Plan:
     Attributes:
         seeds: How many runs of the default setting.
         exact: How many strings of which lengths a solved run of it is tried on.
+        runs_of_each: How long the strings of one symbol alone are that it is tried on.
         published_seeds: How many runs of the published setting.
         row_seeds: How many runs of each other row of the table.
         comparison_seeds: How many runs of the settings that are only compared in a figure.
@@ -58,6 +59,7 @@ class Plan:
 
     seeds: int
     exact: Mapping[int, int]
+    runs_of_each: int
     published_seeds: int
     row_seeds: int
     comparison_seeds: int
@@ -71,6 +73,7 @@ class Plan:
 FULL = Plan(
     seeds=100,
     exact={10_000: 20, 1_000_000: 1},
+    runs_of_each=10_000,
     published_seeds=6,
     row_seeds=20,
     comparison_seeds=6,
@@ -83,6 +86,7 @@ FULL = Plan(
 QUICK = Plan(
     seeds=4,
     exact={1000: 4},
+    runs_of_each=100,
     published_seeds=2,
     row_seeds=1,
     comparison_seeds=1,
@@ -105,13 +109,19 @@ def run_settings(out: Path, plan: Plan, workers: int) -> None:
     """Train the default setting, the published one and the rows of the tables, many seeds of each."""
     rows = dict.fromkeys(presets.PRESETS, plan.comparison_seeds)
     rows |= dict.fromkeys(presets.TABLE, plan.row_seeds)
-    rows["default"], rows["published"] = plan.seeds, plan.published_seeds
+    rows |= {"default": plan.seeds, "plain settling": plan.seeds, "published": plan.published_seeds}
     for name, seeds in rows.items():
         config = presets.configure("stack-lstm", {**presets.preset(name), **plan.changes})
-        exact = {str(length): count for length, count in plan.exact.items()} if name == "default" else {}
+        asked: dict[str, Any] = {"exact": {}}
+        if name in ("default", "plain settling"):
+            asked["exact"] = {str(length): count for length, count in plan.exact.items()}
+        if name == "default":
+            asked["runs_of_each"] = plan.runs_of_each
+        if config.training.settle == "certified":
+            asked["proof"] = True
         experiment.run(
             out / "seeds" / name.replace(" ", "-"),
-            ExperimentSetting(name, config, {"exact": exact}),
+            ExperimentSetting(name, config, asked),
             range(seeds),
             workers=workers,
             on_result=lambda result, name=name: print(

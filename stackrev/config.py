@@ -59,6 +59,7 @@ class Setting:
         type: `int`, `float`, `bool`, `str` or `LengthRange`.
         optional: Whether it may be None.
         choices: Its only values, if they can be listed; otherwise empty.
+        aliases: Other names of choices, which the command line takes.
         help: What it does, in one sentence.
         low: Its least value, if it has one.
         high: Its greatest value, if it has one.
@@ -76,6 +77,7 @@ class Setting:
     optional: bool
     choices: tuple[str, ...]
     help: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
     low: float | None = None
     high: float | None = None
     above: bool = False
@@ -123,6 +125,7 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    aliases: Mapping[str, str] | None = None,
     above: float | None = None,
     below: float | None = None,
     range_note: str = "",
@@ -140,6 +143,7 @@ def setting(
         low: Its least value.
         high: Its greatest value.
         choices: Its only values, where a table lists them; those of a `Literal` are taken from the type.
+        aliases: Other names of choices, which the command line takes.
         above: In place of `low`: a bound that is itself excluded.
         below: In place of `high`: a bound that is itself excluded.
         range_note: What an error about the range adds in brackets.
@@ -158,6 +162,7 @@ def setting(
         "option": option,
         "resumable": resumable,
         "choices": choices,
+        "aliases": dict(aliases or {}),
     }
     return field(default=default, metadata={_METADATA: declared})
 

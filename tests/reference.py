@@ -6,10 +6,12 @@ outside the tests and the benchmarks may import this.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights
+from stackrev.structures.recurrence import MemoryLSTMOutput, MemoryLSTMState, MemoryLSTMWeights
 from stackrev.structures.stack import StackState
 
 Depth = float | Tensor
@@ -121,19 +123,19 @@ def minimum(left: Tensor, right: Tensor) -> Tensor:
 def literal_stack_lstm(
     inputs: Tensor,
     lengths: Tensor,
-    state: StackLSTMState,
-    weights: StackLSTMWeights,
+    state: MemoryLSTMState,
+    weights: MemoryLSTMWeights,
     *,
     stretch: float,
     noise: Tensor | None = None,
-) -> StackLSTMOutput:
+) -> MemoryLSTMOutput:
     """`stackrev.structures.recurrence.stack_lstm`, one graph node an operation.
 
     The derivatives at ties are those that the module states. A row that has ended pushes an element of no strength at
     its height and changes in nothing else.
     """
     h, c, r = list(state.hidden), list(state.cell), state.read
-    values, bottoms, tops, height = state.stack
+    values, bottoms, tops, height = state.memory
     hidden, pushes, pops = [], [], []
     for t in range(len(inputs)):
         running = lengths > t  # [B]
@@ -171,11 +173,62 @@ def literal_stack_lstm(
         hidden.append(torch.where(rows, below, 0 * below))
         pushes.append(torch.where(running, d, 0 * d).to(v.dtype).detach())
         pops.append(torch.where(running, u, 0 * u).to(v.dtype).detach())
-    final = StackLSTMState(torch.stack(h), torch.stack(c), r, StackState(values, bottoms, tops, height))
-    return StackLSTMOutput(torch.stack(hidden), torch.stack(pushes), torch.stack(pops), final)
+    final = MemoryLSTMState(torch.stack(h), torch.stack(c), r, StackState(values, bottoms, tops, height))
+    return MemoryLSTMOutput(torch.stack(hidden), torch.stack(pushes), torch.stack(pops), final)
 
 
 def gate(a: Tensor, stretch: float) -> Tensor:
     """clamp((1 + 2e) sigmoid(a) - e, 0, 1), with derivative 0 where it is 0 or 1."""
     stretched = (1 + 2 * stretch) * a.sigmoid() - stretch
     return torch.where(stretched <= 0, 0 * a, torch.where(stretched >= 1, 0 * a + 1, stretched))
+
+
+def literal_memory_lstm(
+    inputs: Tensor,
+    lengths: Tensor,
+    before: Sequence[Tensor],
+    state: Sequence[Tensor],
+    weights: MemoryLSTMWeights,
+    *,
+    stretch: float,
+    noise: Tensor,
+) -> list[Tensor]:
+    """`stackrev.structures.recurrence.memory_lstm` on a queue or a deque, row by row, by the paper's equations.
+
+    Args:
+        inputs: [T, B, 4H].
+        lengths: [B].
+        before: What has been done to the memory before, as arguments of `paper_queue` or `paper_deque`.
+        state: Hidden and cell state [K, B, H], and the read.
+        weights: The weights.
+        stretch: e of the stretched gate.
+        noise: [T, B, 2] for a queue, [T, B, 4] for a deque.
+
+    Returns:
+        Hidden states [T, B, H], zero where a row has ended, and the final hidden state, cell state and read.
+    """
+    ends = noise.shape[2] // 2
+    rows = []
+    for row, length in enumerate(lengths.tolist()):
+        one = slice(row, row + 1)
+        h, c, r = list(state[0][:, one]), list(state[1][:, one]), state[2][one]
+        call = [each[:, one] for each in before]
+        hidden = []
+        for t in range(length):
+            below = r
+            for layer, matrix in enumerate(weights.recurrent):
+                start = inputs[t, one] if layer == 0 else weights.biases[layer - 1]
+                i, f, g, o = (start + torch.cat([below, h[layer]], 1) @ matrix).chunk(4, 1)
+                c[layer] = f.sigmoid() * c[layer] + i.sigmoid() * g.tanh()
+                below = h[layer] = o.sigmoid() * c[layer].tanh()
+            a = below @ weights.control + weights.control_bias
+            gates = gate(a[:, : 2 * ends] + noise[t, one], stretch).unbind(1)
+            controls = [*a[:, 2 * ends :].tanh().chunk(ends, 1), *gates[::2], *gates[1::2]]  # values, pushes, pops
+            call = [torch.cat([earlier, each[None]]) for earlier, each in zip(call, controls, strict=True)]
+            reads = (paper_queue if ends == 1 else paper_deque)(*call)[:ends]
+            r = torch.cat([each[-1] for each in reads], 1)
+            hidden.append(below)
+        hidden += [torch.zeros_like(h[-1])] * (len(inputs) - length)
+        rows.append([torch.stack(hidden), torch.stack(h), torch.stack(c), r[None]])
+    hidden, h, c, r = (torch.cat(each, 1) for each in zip(*rows, strict=True))
+    return [hidden, h, c, r[0]]

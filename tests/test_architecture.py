@@ -28,7 +28,7 @@ FLOORS = (
     ("kinds",),
     ("storage", "evaluation"),
     ("models", "layers"),
-    ("training", "figures"),
+    ("training", "figures", "page"),
     ("experiments",),
     ("cli",),
     ("__main__",),
@@ -53,6 +53,7 @@ WITHOUT_TORCH = (
     "evaluation.decoding",
     "experiments.search",
     "figures",
+    "page",
     "cli",
     "__main__",
 )

@@ -47,7 +47,8 @@ def test_every_example_runs(tmp_path, monkeypatch, capfd):
             # README settings that QUICK also has come first, and the last one given holds
             command += f" {QUICK}"
         if command.startswith("stackrev "):
-            assert cli.main(shlex.split(command)[1:]) == 0, (command, capfd.readouterr())
+            expected = 1 if command.startswith("stackrev certify lstm rnn") else 0  # which are not proved
+            assert cli.main(shlex.split(command)[1:]) == expected, (command, capfd.readouterr())
         else:
             piped = command.replace("stackrev", f"{sys.executable} -m stackrev")
             subprocess.run(["bash", "-c", piped], check=True, timeout=120)

@@ -16,6 +16,7 @@ from stackrev.errors import StackrevError
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace
+    from stackrev.page import Contents
 
 TRACE_SYMBOLS = 2_000
 """The longest text that is traced."""
@@ -35,7 +36,7 @@ class Answering:
         bar: What moves while it works.
         check: Whether answers are compared with the true reversal.
         trace: Whether what the network does with its stack is shown.
-        page: Where a page that shows it is written, if anywhere.
+        page: Where a page that runs the network on the text is written, if anywhere.
         threads: How many threads torch may use.
     """
 
@@ -60,8 +61,9 @@ class Answering:
         if threads is not None and isinstance(self._decoder, TorchDecoder):
             set_threads(threads)
         self._output, self._bar = output, bar
-        self._check, self._trace, self._page = check, trace, page
-        self._tracer = _tracer(model, folder) if trace or page else None
+        self._check, self._page = check, page
+        self._tracer = _tracer(model, folder) if trace else None
+        self._contents = None if page is None else _contents(model, folder)
         self.count = self.wrong = 0
 
     def answer(self, batch: list[Request]) -> None:
@@ -75,9 +77,10 @@ class Answering:
             for request, ids in zip(batch, written, strict=True):
                 self.count += 1
                 error = first_error(ids, request.bound.ids) if self._check else None
+                self._write_page(request)
                 if self._tracer is not None:
-                    self._show_trace(request)
-                if not (self._output.json and self._trace):
+                    self._show_trace(self._tracer(request))
+                if not (self._output.json and self._tracer):
                     self._show(request, ids, error)
                 if error is not None:
                     self.wrong += 1
@@ -112,18 +115,18 @@ class Answering:
         else:
             self._output.line(*_coloured(request, shown, error))
 
-    def _show_trace(self, request: Request) -> None:
+    def _write_page(self, request: Request) -> None:
+        if self._page is None or self._contents is None:
+            return
+        from stackrev import page
+        from stackrev.storage import files
+
+        files.write(self._page, page.compose(self._contents, request.text).encode())
+        self._output.note(f"wrote {self._page}")
+
+    def _show_trace(self, found: Trace) -> None:
         from stackrev.cli import trace
 
-        assert self._tracer is not None
-        found = self._tracer(request)
-        if self._page is not None:
-            from stackrev.storage import files
-
-            files.write(self._page, trace.page(found).encode())
-            self._output.note(f"wrote {self._page}")
-        if not self._trace:
-            return
         if self._output.json:
             for step in trace.steps(found):
                 self._output.record(step)
@@ -149,6 +152,13 @@ def _coloured(request: Request, shown: list[int], error: int) -> Iterator[str | 
     for place in range(error - 1, len(shown)):
         right = place < len(wanted) and shown[place] == wanted[place]
         yield glyphs[place] if right else Styled(glyphs[place], RED)
+
+
+def _contents(model: str, folder: Path) -> Contents:
+    """What the page of a model holds."""
+    from stackrev import page
+
+    return page.read(folder, model)
 
 
 def _tracer(model: str, folder: Path) -> Callable[[Request], Trace]:

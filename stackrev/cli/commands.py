@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from stackrev.cli import certify, common, evaluate, experiment, generate_data, models, plot, reverse, search, train
+from stackrev.cli import (
+    certify,
+    common,
+    evaluate,
+    experiment,
+    generate_data,
+    models,
+    page,
+    plot,
+    reverse,
+    search,
+    train,
+)
 from stackrev.cli.output import Output
 
 app = typer.Typer(
@@ -21,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _module in (reverse, evaluate, certify, train, generate_data, models, search, experiment, plot):
+for _module in (reverse, page, evaluate, certify, train, generate_data, models, search, experiment, plot):
     app.add_typer(_module.app)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
-from math import isfinite
+from dataclasses import asdict, fields
+from math import floor, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -32,6 +32,7 @@ from stackrev.cli.common import (
 )
 from stackrev.cli.output import Output
 from stackrev.config import LengthRange
+from stackrev.errors import CheckpointError
 from stackrev.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from stackrev.evaluation.totals import Totals
     from stackrev.models import Checkpoint
     from stackrev.models.base import Reverser
+    from stackrev.tasks.base import Task
+    from stackrev.tasks.draws import Drawn
 
 DEFAULT_SAMPLES = 1000
 PIECE_SYMBOLS, PIECE_STRINGS = 1 << 24, 100_000
@@ -79,11 +82,11 @@ def evaluate(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Measure how well models reverse strings.
+    """Measure how well models do their tasks: reverse strings, or what each has learned.
 
     Coarse accuracy is the share of strings whose whole output is right, end marker included and nothing after it. Fine
     accuracy is the mean share of the output that is right before the first error. Strings of 65-128 symbols are drawn
-    if nothing else is asked for, the same for every model.
+    if nothing else is asked for, the same for every model of a task.
 
     Margins are the least over all strings, each up to its first error or its last symbol. Those of the push and pop
     gates are by how much their pre-activations are past the point from which a gate is exactly 0 or 1; a negative one
@@ -109,20 +112,40 @@ def evaluate(
         for name, checkpoint in zip(names, checkpoints, strict=True)
     ]
     used = None if data else seed
+    proved = {name: _proved(checkpoint, output) for name, checkpoint in zip(names, checkpoints, strict=True) if margins}
     output.result(
-        [_result(name, strings.label(totals), used, totals, by_length=by_length) for name, totals in results],
-        lambda: _print(results, strings, output, by_length=by_length, margins=margins),
+        [
+            _result(name, strings.label(totals), used, totals, by_length=by_length, proved=proved.get(name))
+            for name, totals in results
+        ],
+        lambda: _print(results, strings, output, by_length=by_length, proved=proved),
     )
+
+
+def _proved(checkpoint: Checkpoint, output: Output) -> Mapping[str, float] | None:
+    """The margins that the certificate beside a model's weights proves, by the names of `Margins`; None without one."""
+    from stackrev.evaluation.margins import Margins
+    from stackrev.models.certification import check_stored
+
+    with output.busy("checking the certificate"):
+        try:
+            proof = check_stored(checkpoint.folder)
+        except CheckpointError as error:
+            output.note(f"note: {error.message}")
+            return None
+    if proof is None or proof.conditions is None:
+        return None
+    return {field.name: proof.conditions.margins[field.name] for field in fields(Margins)}
 
 
 class _Strings(Protocol):
     """Where the strings come from: the same for every model, a piece at a time."""
 
-    def total(self, output: Output) -> int | None:
+    def total(self, task: Task, output: Output) -> int | None:
         """How many symbols there are to go through, if that is known before."""
 
-    def pieces(self) -> Iterator[list[Tensor]]:
-        """The strings."""
+    def pieces(self, task: Task) -> Iterator[list[Tensor]]:
+        """The sources of a task."""
 
     def label(self, totals: Totals) -> str:
         """Their lengths."""
@@ -135,17 +158,23 @@ class _Drawn:
     """Strings drawn by a seed."""
 
     def __init__(self, lengths: LengthRange, samples: int, seed: int) -> None:
-        from stackrev.tasks.draws import Draw
-
         sizes.require_draw(lengths, samples)
-        self._lengths, self._draw = lengths, Draw(lengths, samples, seed)
+        self._lengths, self._samples, self._seed = lengths, samples, seed
+        self._draws: dict[str, Drawn] = {}
 
-    def total(self, output: Output) -> int:
-        with output.busy("drawing") if self._draw.samples > sizes.MANY else nullcontext():
-            return 2 * (self._draw.symbols + self._draw.samples)
+    def total(self, task: Task, output: Output) -> int:
+        with output.busy("drawing") if self._samples > sizes.MANY or not task.uniform else nullcontext():
+            return 2 * (self._draw(task).symbols + self._samples)
 
-    def pieces(self) -> Iterator[list[Tensor]]:
-        return self._draw.pieces(symbols=PIECE_SYMBOLS, strings=PIECE_STRINGS)
+    def pieces(self, task: Task) -> Iterator[list[Tensor]]:
+        return self._draw(task).pieces(symbols=PIECE_SYMBOLS, strings=PIECE_STRINGS)
+
+    def _draw(self, task: Task) -> Drawn:
+        from stackrev.tasks.draws import draw
+
+        if task.name not in self._draws:
+            self._draws[task.name] = draw(task, self._lengths, self._samples, self._seed)
+        return self._draws[task.name]
 
     def label(self, totals: Totals) -> str:
         return str(self._lengths)
@@ -160,15 +189,15 @@ class _Read:
     def __init__(self, path: Path, lengths: LengthRange | None, samples: int | None) -> None:
         self._path, self._lengths, self._samples = path, lengths, samples
 
-    def total(self, output: Output) -> None:
+    def total(self, task: Task, output: Output) -> None:
         return None
 
-    def pieces(self) -> Iterator[list[Tensor]]:
+    def pieces(self, task: Task) -> Iterator[list[Tensor]]:
         from stackrev.storage import examples
 
         size = {"symbols": PIECE_SYMBOLS, "strings": PIECE_STRINGS}
         found = False
-        for piece in examples.read(self._path, lengths=self._lengths, most=self._samples, **size):
+        for piece in examples.read(self._path, lengths=self._lengths, most=self._samples, task=task, **size):
             found = True
             yield piece
         if not found:
@@ -188,9 +217,9 @@ def _score(name: str, checkpoint: Checkpoint, strings: _Strings, output: Output,
     from stackrev.evaluation.totals import Totals
 
     model, task = checkpoint.model, TASKS[checkpoint.config.data.task]
-    totals, total = Totals(), strings.total(output)
+    totals, total = Totals(), strings.total(task, output)
     with output.progress(name, total=total) as bar:
-        for piece in strings.pieces():
+        for piece in strings.pieces(task):
             sizes.require_scoring(model, max(map(len, piece)))
             if total is None:
                 bar.expect(symbols_of(piece))
@@ -198,7 +227,15 @@ def _score(name: str, checkpoint: Checkpoint, strings: _Strings, output: Output,
     return totals
 
 
-def _result(name: str, lengths: str, seed: int | None, totals: Totals, *, by_length: bool) -> dict[str, Any]:
+def _result(
+    name: str,
+    lengths: str,
+    seed: int | None,
+    totals: Totals,
+    *,
+    by_length: bool,
+    proved: Mapping[str, float] | None,
+) -> dict[str, Any]:
     """What `--json` says of one model."""
     result: dict[str, Any] = {"model": name, "lengths": lengths, "samples": totals.samples, "seed": seed}
     result |= {"coarse": totals.coarse, "fine": totals.fine}
@@ -206,6 +243,7 @@ def _result(name: str, lengths: str, seed: int | None, totals: Totals, *, by_len
         result["margins"] = {
             name: round(margin, 4) if isfinite(margin) else None for name, margin in asdict(totals.margins).items()
         }
+        result["proved_margins"] = proved and {name: _floor(margin, 4) for name, margin in proved.items()}
     if by_length:
         result["by_length"] = [
             {"length": length, "samples": part.samples, "coarse": part.coarse, "fine": part.fine}
@@ -214,8 +252,19 @@ def _result(name: str, lengths: str, seed: int | None, totals: Totals, *, by_len
     return result
 
 
+def _floor(margin: float, decimals: int) -> float:
+    """A proved margin, cut rather than rounded: what is shown is proved too."""
+    scale = 10.0**decimals
+    return floor(margin * scale) / scale
+
+
 def _print(
-    results: list[tuple[str, Totals]], strings: _Strings, output: Output, *, by_length: bool, margins: bool
+    results: list[tuple[str, Totals]],
+    strings: _Strings,
+    output: Output,
+    *,
+    by_length: bool,
+    proved: Mapping[str, Mapping[str, float] | None],
 ) -> None:
     rows: list[tuple[str, ...]] = [("model", "lengths", "strings", "coarse", "fine")]
     for name, totals in results:
@@ -224,17 +273,23 @@ def _print(
             parts += [(str(length), part) for length, part in totals.by_length().items()]
         rows += [(name, label, str(part.samples), share(part.coarse), share(part.fine)) for label, part in parts]
     output.table(rows)
-    if margins:
+    if proved:
         output.line()
-        output.table(_margin_rows(results))
+        output.table(_margin_rows(results, proved))
 
 
-def _margin_rows(results: list[tuple[str, Totals]]) -> list[tuple[str, ...]]:
-    """What the table of margins says, a model a line."""
-    found = [(name, asdict(totals.margins)) for name, totals in results if totals.margins is not None]
-    heads = [head.replace("_", " ") for head in found[0][1]]
-    shown = [
-        (name, *(f"{margin:.3f}" if isfinite(margin) else "-" for margin in margins.values()))
-        for name, margins in found
-    ]
-    return [("margins", *heads), *shown]
+def _margin_rows(
+    results: list[tuple[str, Totals]], proved: Mapping[str, Mapping[str, float] | None]
+) -> list[tuple[str, ...]]:
+    """What the table of margins says: a line for each model, and below it one for what its certificate proves."""
+    rows: list[tuple[str, ...]] = []
+    for name, totals in results:
+        if totals.margins is None:
+            continue
+        margins = asdict(totals.margins)
+        if not rows:
+            rows.append(("margins", *(head.replace("_", " ") for head in margins)))
+        rows.append((name, *(f"{margin:.3f}" if isfinite(margin) else "-" for margin in margins.values())))
+        if certain := proved.get(name):
+            rows.append((f"{name}, proved", *(f"{_floor(certain[each], 3):.3f}" for each in margins)))
+    return rows

@@ -17,6 +17,7 @@ from stackrev.evaluation.capabilities import CanTrace
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.traces import trace
 from stackrev.tasks import vocabulary
+from stackrev.tasks.vocabulary import Vocabulary
 from stackrev.training.certified import Closing
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer
 
@@ -28,7 +29,7 @@ SPARKS = 40
 """How many columns a sparkline has."""
 FRAME_SECONDS = 0.1
 SAMPLE_SECONDS = 1.0
-"""How often the sample is reversed anew; less often where that takes more than a twentieth of the time."""
+"""How often the sample is transduced anew; less often where that takes more than a twentieth of the time."""
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 
@@ -97,33 +98,49 @@ class Peek(NamedTuple):
     Attributes:
         text: The sample.
         written: What it writes, symbol by symbol.
+        wanted: What it should write.
+        vocabulary: What symbols of both are of.
         reading: The gates while it reads; None without a stack.
         writing: The gates while it writes.
     """
 
     text: str
     written: tuple[str, ...]
+    wanted: tuple[str, ...]
+    vocabulary: Vocabulary
     reading: Gates | None
     writing: Gates | None
 
 
 def peek(trainer: Trainer) -> Peek:
-    """Reverse the sample with the model as it stands; nothing of the run is changed."""
-    model, text = trainer.model, SAMPLE[: trainer.config.data.lengths.maximum]
+    """Transduce the sample with the model as it stands; nothing of the run is changed."""
+    model, task = trainer.model, trainer.task
+    text = _sample_of(trainer)
+    bound = task.bind(text)
+    wanted = tuple(bound.clusters([*task.answer(bound.ids), vocabulary.END]))
     if isinstance(model, CanTrace):
-        found = trace(model, text)
+        found = trace(model, text, task)
         middle = found.encoder_steps
         gates = [
             Gates(_mean(found.push[part]), _mean(found.pop[part])) for part in (slice(middle), slice(middle, None))
         ]
-        return Peek(text, found.written, *gates)
+        return Peek(text, found.written, wanted, task.written, *gates)
     training = model.training
     model.eval()
     try:
-        (written,) = greedy(model, [torch.tensor(vocabulary.encode(text))], limit=len(text) + 1)
+        (written,) = greedy(model, [torch.tensor(bound.ids)], limit=len(wanted))
     finally:
         model.train(training)
-    return Peek(text, tuple(vocabulary.decode([each]) for each in written), None, None)
+    return Peek(text, tuple(bound.clusters(written)), wanted, task.written, None, None)
+
+
+def _sample_of(trainer: Trainer) -> str:
+    """A source that is shown while the run goes: a known sentence, or the first one that is held out."""
+    task, lengths = trainer.task, trainer.config.data.lengths
+    if task.uniform and task.vocabulary is vocabulary.ASCII:
+        length = min(len(SAMPLE), lengths.maximum)
+        return SAMPLE[: length - length % task.length_step]
+    return task.vocabulary.decode(trainer.held_out.validation[0].tolist())
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -249,9 +266,11 @@ def _sample(peek: Peek) -> list[Text]:
                  (("reading:", peek.reading), ("writing:", peek.writing))]  # fmt: skip
         lines.append(Text(f"{'gates':<10}{'   '.join(parts)}"))
     lines.append(Text(f"{'sample':<10}{visible(peek.text)}"))
-    written, wanted = Text(f"{'':<10}"), peek.text[::-1] + "&"
+    written = Text(f"{'':<10}")
     for place, symbol in enumerate(peek.written):
-        wrong = wanted[place : place + 1] != symbol
+        wrong = peek.wanted[place : place + 1] != (symbol,)
+        if place:
+            written.append(peek.vocabulary.join(("", "")))
         written.append(visible(symbol), style="bold red reverse" if wrong else "green")
     return [*lines, written]
 

@@ -147,26 +147,21 @@ def lengths(
         import torch
 
         from stackrev.evaluation.scoring import score, symbols_of
-        from stackrev.tasks.strings import sample_strings
 
         figures.require()
-    generator = torch.Generator().manual_seed(seed)
-    strings = [
-        string
-        for length in wanted
-        for string in sample_strings(LengthRange(minimum=length, maximum=length), samples, generator)
-    ]
     scores, trained = {}, None
     for name in names:
         checkpoint = load_model(name)
         sizes.require_scoring(checkpoint.model, wanted[-1])
         trained = trained or checkpoint.config.data.lengths
+        task, generator = TASKS[checkpoint.config.data.task], torch.Generator().manual_seed(seed)
+        strings = [
+            string
+            for length in wanted
+            for string in task.draw(LengthRange(minimum=length, maximum=length), samples, generator)
+        ]
         with Output(quiet=quiet).progress(name, total=symbols_of(strings)) as advance:
-            each = (
-                score(checkpoint.model, strings, task=TASKS[checkpoint.config.data.task], on_progress=advance)
-                .by_length()
-                .values()
-            )
+            each = score(checkpoint.model, strings, task=task, on_progress=advance).by_length().values()
         kind = checkpoint.config.model.kind
         scores[kind if kind not in scores else name] = figures.lengths.LengthScores(
             wanted, [part.coarse for part in each], [part.fine for part in each]
@@ -186,7 +181,7 @@ def gates(
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
-    """The push and pop strengths of each step, while one string is reversed."""
+    """The push and pop strengths of each step, while one string is reversed, or what else the model has learned."""
     _check(output)
     from stackrev import figures
 
@@ -215,14 +210,15 @@ def _trace(name: str, text: str) -> Any:
         from stackrev.evaluation.traces import trace
 
         figures.require()
-    model = load_model(name).model
+    checkpoint = load_model(name)
+    model = checkpoint.model
     if not isinstance(model, CanTrace):
         raise UsageError(f"{name} has no stack", hint=f"name a {DEFAULT_MODEL}")
     if len(text) > 1 and text.startswith("$") and text.endswith("|"):
         text = text[1:-1]
     if len(text) > 200:
         raise UsageError(f"{len(text)} symbols are too many for one figure", hint="give at most 200")
-    return trace(model, text)
+    return trace(model, text, TASKS[checkpoint.config.data.task])
 
 
 def _parse_lengths(text: str) -> list[int]:

@@ -49,7 +49,10 @@ CheckOption = Annotated[
 ]
 TraceOption = Annotated[bool, typer.Option("--trace", help="Show what the network does with its stack, a line a step.")]
 PageOption = Annotated[
-    Path | None, typer.Option("--trace-html", metavar="FILE", help="Write a page that steps through the run.")
+    Path | None,
+    typer.Option(
+        "--trace-html", metavar="FILE", help="Write a page that runs the network on the text, as stackrev page does."
+    ),
 ]
 
 

@@ -14,9 +14,11 @@ import typer
 
 from stackrev.cli.common import DEFAULT_MODEL, with_default
 from stackrev.config import LengthRange, Setting
+from stackrev.config import settings as declared
 from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import SECTIONS, Config, settings_of
+from stackrev.tasks.data import DataConfig
 
 NONE = "none"
 """How None is written on a command line."""
@@ -32,6 +34,22 @@ Kind = Annotated[
     _KindName | None, typer.Option("--model", help=with_default("The kind of model to train.", DEFAULT_MODEL))
 ]
 """The option of the kind of model."""
+
+_TASK = declared(DataConfig)["task"]
+
+if TYPE_CHECKING:
+    _TaskName = str
+else:
+    _TaskName = Literal[(*_TASK.choices, *_TASK.aliases)]
+
+TaskOption = Annotated[_TaskName, typer.Option("--task", help="The task.")]
+"""The option of the task, where no run is configured."""
+
+
+def task_named(name: str) -> str:
+    """The task that is meant by a name given to `TaskOption`."""
+    return _TASK.aliases.get(name, name)
+
 
 Given = Mapping[str, Any]
 """The settings that were given as options, by name; as None those that were given as "none"."""
@@ -82,7 +100,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
         values = {name: arguments.pop(name) for name in _OPTIONS}
-        given = {name: None if value == NONE else value for name, value in values.items() if value is not None}
+        given = {name: _value(name, value) for name, value in values.items() if value is not None}
         command(given=given, **arguments)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -95,7 +113,7 @@ def _parameter(name: str) -> inspect.Parameter:
     more: dict[str, Any] = {}
     kind: Any = setting.type
     if setting.choices:
-        kind = operator.getitem(Literal, setting.choices)
+        kind = operator.getitem(Literal, (*setting.choices, *setting.aliases))
     elif setting.type is LengthRange:
         more = {"metavar": "MIN-MAX", "parser": LengthRange.parse}
     elif setting.optional:
@@ -103,6 +121,11 @@ def _parameter(name: str) -> inspect.Parameter:
     names = _switch(name) if setting.type is bool else option(name)
     annotation = Annotated[kind | None, typer.Option(names, help=_help(name), **more)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _value(name: str, value: Any) -> Any:
+    """The value that is meant by what was given as an option."""
+    return None if value == NONE else _OPTIONS[name].setting.aliases.get(value, value)
 
 
 def _help(name: str) -> str:
@@ -170,7 +193,7 @@ def configure(base: Config, given: Given) -> Config:
     for name, value in given.items():
         changes[ours[name][0]][name] = value
     sections = {section: dataclasses.replace(getattr(base, section), **changes[section]) for section in SECTIONS}
-    return Config(**sections)
+    return Config.fitted(**sections)
 
 
 def command_line(config: Config, *, threads: int | None = None) -> str:

@@ -1,11 +1,9 @@
-"""A trace of the stack as a picture in a terminal, as plain columns, as JSON and as a page."""
+"""A trace of the stack as a picture in a terminal, as plain columns and as JSON."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from stackrev.cli.visible import visible
@@ -122,28 +120,6 @@ def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
             start = " ".join([(">" if writing else "<") + symbol, *levels, _pad(read, symbols), ""])
             used = 1 + symbols + 1 + 4 + symbols + 1
         yield (start + _stack(step["stack"], columns.count(number), max(6, width - used), colour)).rstrip()
-
-
-def page(trace: Trace) -> str:
-    """One page that steps through the run, and needs nothing but itself.
-
-    It holds what each step did, and works out from that what is on the stack: its size is linear in the steps.
-    """
-    data = {
-        "text": "".join(trace.fed[1 : trace.encoder_steps]),
-        "written": "".join(trace.written),
-        "fed": [_mark(each) for each in trace.fed],
-        "writes": [_mark(each) for each in trace.written],
-        "push": trace.push,
-        "pop": trace.pop,
-        "stored": [_mark(each) for each in trace.stored],
-        "reads": [_mark(each) for each in trace.reads],
-        "faint": FAINT,
-    }
-    template = resources.files("stackrev.cli").joinpath("trace.html").read_text(encoding="utf-8")
-    # inside <script>, "</script>" and "<!--" would be read as markup
-    script = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return template.replace("/*DATA*/null", script.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 def _symbol(step: dict[str, Any]) -> str:

@@ -40,6 +40,7 @@ app = typer.Typer()
     epilog=examples(
         "stackrev train",
         "stackrev train --model lstm --seed 1 --output runs/my-lstm",
+        "stackrev train --task svo-sov --output runs/svo-sov",
         "stackrev train --hidden-size 32 --output runs/small",
         "stackrev train --output runs/my-lstm --resume",
     ),
@@ -59,7 +60,7 @@ def train(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train a model to reverse strings.
+    """Train a model to reverse strings, or to do another task.
 
     The run is checked on held-out strings as it goes, and saved at every check; Ctrl-C saves it too, and --resume goes
     on. Once every held-out string is right it settles, as --settle says, and ends; or it ends after --batches. The

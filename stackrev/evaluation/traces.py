@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from stackrev import kernels
+from stackrev.errors import DataError
 from stackrev.evaluation.capabilities import CanStream, CanTrace, Transducer
 from stackrev.evaluation.decoding import greedy
 from stackrev.kernels.defaults import torch_defaults
 from stackrev.structures.columns import Columns, Element
-from stackrev.tasks import text as texts
-from stackrev.tasks import vocabulary
+from stackrev.tasks import REVERSAL, vocabulary
+from stackrev.tasks.base import Task
 
 
 class Trace(NamedTuple):
@@ -46,29 +47,30 @@ class Trace(NamedTuple):
         return Columns(self.push, self.pop)
 
 
-def trace(model: Transducer, text: str) -> Trace:
+def trace(model: Transducer, text: str, task: Task = REVERSAL) -> Trace:
     """Transduce a text greedily, and tell what happened on the stack.
 
-    Decoding ends with the end marker, or after as many symbols as the whole target has. A stored value stands for what
-    the network writes when it has read it. A value that is never read is given to the network as its read, as if it
-    were on top when the network begins to write.
+    Decoding ends with the end marker, or after as many symbols as the whole target has, if the task knows it. A stored
+    value stands for what the network writes when it has read it. A value that is never read is given to the network as
+    its read, as if it were on top when the network begins to write.
 
     Args:
         model: A trained model; its mode is put back afterwards.
         text: Any text, without markers.
+        task: What the model has learned.
 
     Raises:
         ValueError: The model has no stack to trace; see `CanTrace`.
-        VocabularyError: The text has too many different characters.
+        VocabularyError: The text has too many different characters, or what is not in the task's vocabulary.
     """
     if not isinstance(model, CanTrace):
         raise ValueError("only a model with a stack can be traced")
-    bound = texts.bind(text)
+    bound = task.bind(text)
     training = model.training
     model.eval()
     try:
         with torch_defaults(), torch.inference_mode():
-            written = _write(model, bound.ids)
+            written = _write(model, bound.ids, _most(task, bound.ids))
             source, fed = [vocabulary.START, *bound.ids], [vocabulary.SEPARATOR, *written[:-1]]
             push, pop, values, state = model.record(source, fed)
             columns = Columns(push, pop)
@@ -92,7 +94,7 @@ def trace(model: Transducer, text: str) -> Trace:
             elif element.read > 0.5:
                 shown[step] = bound.show([stored[element.step]])
     return Trace(
-        fed=tuple(bound.clusters([*source, *fed])),
+        fed=(*bound.sources(source), *bound.clusters(fed)),
         written=tuple(bound.clusters(written)),
         push=tuple(push),
         pop=tuple(pop),
@@ -101,9 +103,16 @@ def trace(model: Transducer, text: str) -> Trace:
     )
 
 
-def _write(model: Transducer, ids: Sequence[int]) -> list[int]:
+def _most(task: Task, ids: Sequence[int]) -> int:
+    """How many symbols are written at most."""
+    try:
+        return len(task.answer(ids)) + 1
+    except DataError:  # no source of the task: nobody knows what is to be written
+        return task.most_written(len(ids))
+
+
+def _write(model: Transducer, ids: Sequence[int], limit: int) -> list[int]:
     """What the model writes, by the compiled kernels where they can run it: they are faster than a call a symbol."""
-    limit = len(ids) + 1
     weight = next(model.parameters())
     if (
         isinstance(model, CanStream)

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from stackrev.config import LengthRange
 from stackrev.errors import ConfigError
+from stackrev.tasks import REVERSAL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stackrev.models.base import Reverser
+    from stackrev.tasks.base import Task
 
 OnProgress = Callable[[int], object]
 """Called with the number of symbols measured since the last call."""
@@ -32,7 +34,7 @@ class Measurement:
         check: Reads the same from a `setting.json`; raises `ConfigError`.
         symbols: How many symbols it will go through, strings and targets, for a view of how far it is; 0 if none are
             counted.
-        measure: Measures a model; plain JSON values.
+        measure: Measures a model of a task; plain JSON values.
         nothing: What stands for a run that was not solved, and is not measured.
         valid: Whether plain JSON values are what `measure` gives; of what is stored, by whomever.
         tell: What it found, in a few words.
@@ -42,7 +44,7 @@ class Measurement:
     parse: Callable[[str], Any]
     check: Callable[[Any], Any]
     symbols: Callable[[Any], int]
-    measure: Callable[[Reverser[Any], Any, OnProgress], Any]
+    measure: Callable[[Reverser[Any], Task, Any, OnProgress], Any]
     nothing: Any
     valid: Callable[[Any], bool]
     tell: Callable[[Any], Sequence[str]]
@@ -80,38 +82,43 @@ def _check_exact(raw: Any) -> dict[str, int]:
     return dict(raw)
 
 
-def _exact(model: Reverser[Any], asked: Mapping[str, int], on_progress: OnProgress) -> dict[str, Any]:
+def _exact(model: Reverser[Any], task: Task, asked: Mapping[str, int], on_progress: OnProgress) -> dict[str, Any]:
     found = {}
     for length, samples in asked.items():
-        found[length] = try_length(model, int(length), samples, on_progress)
+        found[length] = try_length(model, int(length), samples, on_progress, task=task)
     return found
 
 
 def try_length(
-    model: Reverser[Any], length: int, samples: int, on_progress: OnProgress | None = None
+    model: Reverser[Any],
+    length: int,
+    samples: int,
+    on_progress: OnProgress | None = None,
+    *,
+    task: Task = REVERSAL,
 ) -> dict[str, Any]:
-    """How a model does on long strings, always the same ones of a length.
+    """How a model does on long strings, always the same ones of a length and a task.
 
     Returns:
-        `exact`, how many of the `samples` are reversed exactly; `fine`, their fine accuracy; and, of a model that can
+        `exact`, how many of the `samples` are answered exactly; `fine`, their fine accuracy; and, of a model that can
         tell, `margin`, the least by which the right symbol's logit exceeded the second best before an error.
     """
     import torch
 
-    from stackrev.tasks.strings import sample_strings
-
     generator = torch.Generator().manual_seed(length)
-    strings = sample_strings(LengthRange(minimum=length, maximum=length), samples, generator)
-    return _tried(model, strings, on_progress)
+    strings = task.draw(LengthRange(minimum=length, maximum=length), samples, generator)
+    return _tried(model, task, strings, on_progress)
 
 
-def _tried(model: Reverser[Any], strings: Sequence[Tensor], on_progress: OnProgress | None) -> dict[str, Any]:
+def _tried(
+    model: Reverser[Any], task: Task, strings: Sequence[Tensor], on_progress: OnProgress | None
+) -> dict[str, Any]:
     from stackrev import kernels
     from stackrev.evaluation.scoring import score
     from stackrev.kinds import kind_of
 
     margins = kind_of(model.config.kind).open_stream is not None and kernels.available()
-    scores = score(model, strings, margins=margins, on_progress=on_progress)
+    scores = score(model, strings, task=task, margins=margins, on_progress=on_progress)
     found = {"exact": round(scores.coarse * scores.samples), "samples": scores.samples, "fine": round(scores.fine, 6)}
     if scores.margins is None or not math.isfinite(scores.margins.logits):
         return found
@@ -165,21 +172,19 @@ def _check_length(raw: Any) -> int:
     return raw
 
 
-def _runs_of_each(model: Reverser[Any], length: int, on_progress: OnProgress) -> dict[str, Any]:
+def _runs_of_each(model: Reverser[Any], task: Task, length: int, on_progress: OnProgress) -> dict[str, Any]:
     """A string of each symbol alone: where a random string has variety, such a one stays on one thing for long.
 
     Returns:
-        `length`; `exact`, how many of the `samples` symbols' strings are reversed exactly; `wrong`, the others'
+        `length`; `exact`, how many of the `samples` symbols' strings are answered exactly; `wrong`, the others'
         symbols; and `margin` where there is one, as for `exact`.
     """
     import torch
 
-    from stackrev.tasks import vocabulary
-
     wrong, margins = [], []
-    symbols = range(vocabulary.FIRST_SYMBOL, vocabulary.SIZE)
+    symbols = task.vocabulary.ids
     for symbol in symbols:
-        found = _tried(model, [torch.full((length,), symbol, dtype=torch.int64)], on_progress)
+        found = _tried(model, task, [torch.full((length,), symbol, dtype=torch.int64)], on_progress)
         if not found["exact"]:
             wrong.append(symbol)
         if "margin" in found:
@@ -207,7 +212,7 @@ def _check_true(raw: Any) -> bool:
     return True
 
 
-def _prove(model: Reverser[Any], asked: bool, on_progress: OnProgress) -> dict[str, Any]:
+def _prove(model: Reverser[Any], task: Task, asked: bool, on_progress: OnProgress) -> dict[str, Any]:
     """Whether the model reverses every string of every length, by docs/proof.md.
 
     Returns:
@@ -215,7 +220,7 @@ def _prove(model: Reverser[Any], asked: bool, on_progress: OnProgress) -> dict[s
     """
     from stackrev.models.certification import prove_model
 
-    proof = prove_model(model)
+    proof = prove_model(model) if task.certifiable else None
     if proof is None or not proof.proved or proof.conditions is None:
         return {"proved": False}
     names = ("encoder_push", "encoder_pop", "decoder_push", "decoder_pop", "logits")

@@ -6,12 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from stackrev.config import LengthRange, to_dict
+from stackrev.config import LengthRange, settings, to_dict
 from stackrev.errors import ConfigError
 from stackrev.kinds.config import Config, read_config
+from stackrev.tasks import TASKS
+from stackrev.tasks.data import DataConfig
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "plain settling": {"training.settle": "plain"},
     "width 32": {"model.hidden_size": 32, "model.stack_width": 32},
     "width 128": {"model.hidden_size": 128, "model.stack_width": 128},
     "batch 25": {"training.batch_size": 25},
@@ -44,7 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """Named settings of the stack-LSTM, as changes to its default one."""
 
-TABLE = tuple(PRESETS)[:8]
+TABLE = ("default", "width 32", "width 128", "batch 25", "batch 100", "rate halved", "rate doubled", "two layers")
 """The rows of the robustness table."""
 
 
@@ -78,6 +81,11 @@ def configure(kind: str, changes: Mapping[str, Any]) -> Config:
         if section not in raw:
             raise ConfigError(f"there is no setting {key!r}", hint="write it as in learning_rate=0.004")
         raw[section][name] = _lengths(value) if name.endswith("lengths") else value
+    aliases, task = settings(DataConfig)["task"].aliases, raw["data"]["task"]
+    if isinstance(task, str):
+        raw["data"]["task"] = task = aliases.get(task, task)
+    if isinstance(task, str) and task in TASKS:
+        raw["model"]["vocabulary_size"] = TASKS[task].size
     return read_config(raw)
 
 

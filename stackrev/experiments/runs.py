@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stackrev.models.base import Reverser
+    from stackrev.training.trainer import Trainer
 
 
 class Stage(NamedTuple):
@@ -87,7 +88,7 @@ def run_seed(
     if error is not None:
         result["error"] = error
     for name, what in asked.items():
-        result[name] = _measure(trainer.model, name, what, seed, tell) if solved else MEASUREMENTS[name].nothing
+        result[name] = _measure(trainer, name, what, tell) if solved else MEASUREMENTS[name].nothing
     lengths = [int(length) for length, each in result["exact"].items() if each["exact"] == each["samples"]]
     result["longest_exact"] = max(lengths, default=None)
     result["history"] = [short(line) for line in progress.history]
@@ -98,8 +99,8 @@ def run_seed(
     return result
 
 
-def _measure(model: Reverser[Any], name: str, asked: Any, seed: int, tell: OnStage) -> Any:
-    total = MEASUREMENTS[name].symbols(asked)
+def _measure(trainer: Trainer, name: str, asked: Any, tell: OnStage) -> Any:
+    seed, total = trainer.config.training.seed, MEASUREMENTS[name].symbols(asked)
     done = 0
 
     def on_progress(symbols: int) -> None:
@@ -109,7 +110,7 @@ def _measure(model: Reverser[Any], name: str, asked: Any, seed: int, tell: OnSta
         tell(Stage(seed, f"measuring {name.replace('_', ' ')}{far}", done, total))
 
     on_progress(0)
-    return MEASUREMENTS[name].measure(model, asked, on_progress)
+    return MEASUREMENTS[name].measure(trainer.model, trainer.task, asked, on_progress)
 
 
 def digest(model: Reverser[Any]) -> str:

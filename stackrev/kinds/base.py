@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -111,6 +111,7 @@ class Kind:
         summary: What it is, in one sentence, for the model card.
         open_stream: How to run its weights without torch; None if it cannot.
         network: Where its weights are read for a proof, as "package.module:function"; None if no proof is about it.
+        page_sizes: From a configuration to the sizes that `page/network.js` runs it with; None if that cannot run it.
     """
 
     model: ModelConfig
@@ -121,6 +122,7 @@ class Kind:
     summary: str
     open_stream: OpenStream | None = None
     network: str | None = None
+    page_sizes: Callable[[Any], Mapping[str, float]] | None = None
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from stackrev.config import READER, Setting, TrainingConfig, from_dict, settings
@@ -39,12 +39,23 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        size = TASKS[self.data.task].vocabulary.size
+        size = TASKS[self.data.task].size
         if self.model.vocabulary_size != size:
             raise ConfigError(
                 f"vocabulary_size is {self.model.vocabulary_size:,}",
                 hint=f"the task {self.data.task} has {size:,} symbols and markers",
             )
+
+    @classmethod
+    def fitted(cls, *, data: DataConfig, model: ModelConfig, training: TrainingConfig) -> Config:
+        """A configuration whose model has as many ids as the task needs.
+
+        Args:
+            data: What is learned.
+            model: The model, for any number of ids.
+            training: How it is trained.
+        """
+        return cls(data=data, model=replace(model, vocabulary_size=TASKS[data.task].size), training=training)
 
     @classmethod
     def default(cls, kind: str) -> Config:

@@ -76,6 +76,17 @@ def open_stream(config: StackLSTMConfig, weights: Mapping[str, Any]) -> Stream:
     )
 
 
+def page_sizes(config: StackLSTMConfig) -> dict[str, float]:
+    """The sizes that `page/network.js` knows: its H, M, K and V, and e of the gates."""
+    return {
+        "hidden": config.hidden_size,
+        "width": config.stack_width,
+        "layers": config.layers,
+        "vocabulary": config.vocabulary_size,
+        "stretch": config.gate_stretch,
+    }
+
+
 STACK_LSTM = Kind(
     model=StackLSTMConfig(),
     training=TrainingConfig(settle="certified"),
@@ -85,4 +96,5 @@ STACK_LSTM = Kind(
     summary="An LSTM with a differentiable neural stack (Grefenstette et al. 2015, arXiv 1506.02516).",
     open_stream=open_stream,
     network="stackrev.evaluation.certificate.network:read_stack_lstm",
+    page_sizes=page_sizes,
 )

@@ -19,7 +19,7 @@ from stackrev.kinds.stack_lstm import StackLSTMConfig, open_stream
 from stackrev.models.base import Reverser
 from stackrev.models.initial import initialise_linear
 from stackrev.structures.bounds import Controllers
-from stackrev.structures.recurrence import StackLSTMOutput, StackLSTMState, StackLSTMWeights, stack_lstm
+from stackrev.structures.recurrence import MemoryLSTMOutput, MemoryLSTMState, MemoryLSTMWeights, memory_lstm
 from stackrev.structures.stack import StackState
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch
@@ -51,7 +51,7 @@ class StackLSTMCell(nn.Module):
         return total
 
 
-class StackLSTMReverser(Reverser[StackLSTMState]):
+class StackLSTMReverser(Reverser[MemoryLSTMState[StackState]]):
     """An LSTM encoder and an LSTM decoder that hand over a neural stack (paper section 3.4, Figure 1c)."""
 
     config: StackLSTMConfig
@@ -67,30 +67,37 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
         self.initial_cell = nn.Parameter(torch.zeros(config.layers, 1, config.hidden_size))
         self._initialise(generator)
 
-    def initial_state(self, batch: int) -> StackLSTMState:
+    def initial_state(self, batch: int) -> MemoryLSTMState[StackState]:
         """The trained h_0 and c_0 for `batch` rows, with an empty read and an empty stack."""
         h, c = (each.expand(-1, batch, -1) for each in (self.initial_hidden, self.initial_cell))
         width = self.config.stack_width
-        return StackLSTMState(h, c, h.new_zeros(batch, width), StackState.empty(batch, width, like=h))
+        return MemoryLSTMState(h, c, h.new_zeros(batch, width), StackState.empty(batch, width, like=h))
 
     @override
-    def encode(self, source: Tensor, steps: Tensor, *, generator: torch.Generator | None = None) -> StackLSTMState:
+    def encode(
+        self, source: Tensor, steps: Tensor, *, generator: torch.Generator | None = None
+    ) -> MemoryLSTMState[StackState]:
         return self.run(self.encoder, source, steps, self.initial_state(source.shape[1]), generator).state
 
     @override
     def decode(
-        self, fed: Tensor, steps: Tensor, state: StackLSTMState, *, generator: torch.Generator | None = None
+        self,
+        fed: Tensor,
+        steps: Tensor,
+        state: MemoryLSTMState[StackState],
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         return self.run(self.decoder, fed, steps, state, generator).hidden
 
     @override
-    def select(self, state: StackLSTMState, rows: Tensor) -> StackLSTMState:
-        stack = state.stack
+    def select(self, state: MemoryLSTMState[StackState], rows: Tensor) -> MemoryLSTMState[StackState]:
+        stack = state.memory
         chosen = StackState(stack.values[:, rows], stack.bottoms[:, rows], stack.tops[:, rows], stack.height[rows])
-        return StackLSTMState(state.hidden[:, rows], state.cell[:, rows], state.read[rows], chosen)
+        return MemoryLSTMState(state.hidden[:, rows], state.cell[:, rows], state.read[rows], chosen)
 
     @override
-    def step(self, symbols: Tensor, state: StackLSTMState) -> tuple[Tensor, StackLSTMState]:
+    def step(self, symbols: Tensor, state: MemoryLSTMState[StackState]) -> tuple[Tensor, MemoryLSTMState[StackState]]:
         out = self.run(self.decoder, symbols[None], torch.ones_like(symbols, device="cpu"), state)
         return self.read_out(out.hidden[0]), out.state
 
@@ -99,18 +106,18 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
         cell: StackLSTMCell,
         ids: Tensor,
         steps: Tensor,
-        state: StackLSTMState,
+        state: MemoryLSTMState[StackState],
         generator: torch.Generator | None = None,
-    ) -> StackLSTMOutput:
-        """Run the encoder or the decoder over ids [T, B]; see `stack_lstm`. In training, the gates are noisy."""
+    ) -> MemoryLSTMOutput[StackState]:
+        """Run the encoder or the decoder over ids [T, B]; see `memory_lstm`. In training, the gates are noisy."""
         noise = self._noise(ids, generator) if self.training else None
         inputs, weights = cell.contributions(), self._weights_of(cell)
-        return stack_lstm(inputs, steps, state, weights, stretch=self.config.gate_stretch, noise=noise, ids=ids)
+        return memory_lstm(inputs, steps, state, weights, stretch=self.config.gate_stretch, noise=noise, ids=ids)
 
-    def _weights_of(self, cell: StackLSTMCell) -> StackLSTMWeights:
+    def _weights_of(self, cell: StackLSTMCell) -> MemoryLSTMWeights:
         """The weights inside the recurrence of the encoder or the decoder."""
         controls = self.controls_of(cell)
-        return StackLSTMWeights(tuple(cell.recurrent), tuple(cell.bias[1:]), controls.weight, controls.bias)
+        return MemoryLSTMWeights(tuple(cell.recurrent), tuple(cell.bias[1:]), controls.weight, controls.bias)
 
     @override
     def controllers(self) -> Controllers | None:
@@ -184,13 +191,13 @@ class StackLSTMReverser(Reverser[StackLSTMState]):
         decoded = self.run(self.decoder, *steps(fed), encoded.state)
         push = [*encoded.push[:, 0].tolist(), *decoded.push[:, 0].tolist()]
         pop = [*encoded.pop[:, 0].tolist(), *decoded.pop[:, 0].tolist()]
-        return Record(push, pop, decoded.state.stack.values[:, 0], encoded.state)
+        return Record(push, pop, decoded.state.memory.values[:, 0], encoded.state)
 
-    def answers(self, reads: Tensor, state: StackLSTMState) -> list[int]:
+    def answers(self, reads: Tensor, state: MemoryLSTMState[StackState]) -> list[int]:
         """What the decoder would write first for each of the reads [N, M], if it began in a state; see `CanTrace`."""
         count, width = reads.shape
         h, c = (each.expand(-1, count, -1) for each in (state.hidden, state.cell))
-        asked = StackLSTMState(h, c, reads, StackState.empty(count, width, like=reads))
+        asked = MemoryLSTMState(h, c, reads, StackState.empty(count, width, like=reads))
         symbols = torch.full((count,), vocabulary.SEPARATOR, device=reads.device)
         said: list[int] = self.step(symbols, asked)[0].argmax(-1).tolist()
         return said

@@ -1,5 +1,7 @@
 """Data files: JSON Lines with an example a line, `{"input": "$...|", "target": "...&"}`.
 
+Where symbols are words, spaces stand between them, and between them and the markers.
+
 Files may be larger than memory: they are written and read in pieces.
 """
 
@@ -15,7 +17,8 @@ from torch import Tensor
 from stackrev.config import LengthRange
 from stackrev.errors import DataError, VocabularyError
 from stackrev.storage import files
-from stackrev.tasks import vocabulary
+from stackrev.tasks import REVERSAL, vocabulary
+from stackrev.tasks.base import Task
 
 LONGEST_LINE = 1 << 27
 """The most bytes that a line may have."""
@@ -23,29 +26,35 @@ _LARGEST = 1 << 40
 _FORM = 'each line must be {"input": "$...|", "target": "...&"}'
 
 
-def lines(strings: Iterable[Tensor]) -> Iterator[bytes]:
-    """Strings as the lines of a data file."""
+def lines(strings: Iterable[Tensor], task: Task = REVERSAL) -> Iterator[bytes]:
+    """Sources of a task, with what is to be written for them, as the lines of a data file."""
     for string in strings:
         ids = string.tolist()
         example = {
-            "input": vocabulary.decode(vocabulary.source_ids(ids)),
-            "target": vocabulary.decode(vocabulary.target_ids(ids)),
+            "input": task.vocabulary.decode(vocabulary.source_ids(ids)),
+            "target": task.written.decode([*task.answer(ids), vocabulary.END]),
         }
         yield json.dumps(example).encode() + b"\n"
 
 
-def save(path: Path, strings: Iterable[Tensor]) -> None:
+def save(path: Path, strings: Iterable[Tensor], task: Task = REVERSAL) -> None:
     """Write a data file as a whole: a failure leaves what was there before.
 
     Raises:
         DataError: The file cannot be written.
     """
     with files.raising(DataError):
-        files.write(path, lines(strings))
+        files.write(path, lines(strings, task))
 
 
 def read(
-    path: Path, *, symbols: int, strings: int, lengths: LengthRange | None = None, most: int | None = None
+    path: Path,
+    *,
+    symbols: int,
+    strings: int,
+    lengths: LengthRange | None = None,
+    most: int | None = None,
+    task: Task = REVERSAL,
 ) -> Iterator[list[Tensor]]:
     """The strings of a data file, in pieces.
 
@@ -55,6 +64,7 @@ def read(
         strings: The most strings in a piece.
         lengths: Which lengths are wanted; all if None. Lines of other lengths are checked, too.
         most: How many strings are wanted, from the first; all if None.
+        task: Whose examples they are.
 
     Raises:
         DataError: The file cannot be read or holds no examples, or a line is not an example; the message has the
@@ -62,7 +72,7 @@ def read(
     """
     piece: list[Tensor] = []
     total = count = seen = 0
-    for string in _strings(path):
+    for string in _strings(path, task):
         seen += 1
         if lengths is not None and not lengths.minimum <= len(string) <= lengths.maximum:
             continue
@@ -80,7 +90,7 @@ def read(
         yield piece
 
 
-def _strings(path: Path) -> Iterator[Tensor]:
+def _strings(path: Path, task: Task) -> Iterator[Tensor]:
     with files.raising(DataError), files.opened(path, _LARGEST) as file:
         number = 0
         while line := file.readline(LONGEST_LINE + 1):
@@ -89,10 +99,10 @@ def _strings(path: Path) -> Iterator[Tensor]:
             if len(line) > LONGEST_LINE:
                 raise DataError(f"{where}: it has more than {LONGEST_LINE:,} bytes", hint=_FORM)
             if line.strip():
-                yield _string(line, where)
+                yield _string(line, where, task)
 
 
-def _string(line: bytes, where: str) -> Tensor:
+def _string(line: bytes, where: str, task: Task) -> Tensor:
     try:
         example = json.loads(line)
         source, target = example["input"], example["target"]
@@ -100,12 +110,15 @@ def _string(line: bytes, where: str) -> Tensor:
             raise TypeError
     except (ValueError, TypeError, KeyError, RecursionError):
         raise DataError(f"{where}: not an example", hint=_FORM) from None
-    if len(source) < 2 or source[0] != "$" or source[-1] != "|":
+    read, written = task.vocabulary, task.written
+    tokens = read.split(source)
+    if len(tokens) < 2 or tokens[0] != "$" or tokens[-1] != "|":
         raise DataError(f"{where}: the input does not run from $ to |", hint=_FORM)
-    if target != source[-2:0:-1] + "&":
-        raise DataError(f"{where}: the target is not the input reversed", hint=_FORM)
     try:
-        ids = vocabulary.encode(source[1:-1])
-    except VocabularyError as error:
+        ids = read.encode_tokens(tokens[1:-1])
+        wanted = [*written.tokens(task.answer(ids)), "&"]
+    except (VocabularyError, DataError) as error:
         raise DataError(f"{where}: {error.message}", hint=error.hint) from None
+    if written.split(target) != wanted:
+        raise DataError(f"{where}: the target is not {task.summary}", hint=_FORM)
     return torch.tensor(ids, dtype=torch.int64)

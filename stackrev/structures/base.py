@@ -6,7 +6,7 @@ Letters: T steps, B rows, N elements on a structure, values of width M.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,22 @@ class Elements(Protocol):
     def bottoms(self) -> Tensor: ...  # noqa: D102
     @property
     def tops(self) -> Tensor: ...  # noqa: D102
+
+
+class Positions(NamedTuple):
+    """A queue's or a deque's state without its values: where each element starts and ends, and where all does.
+
+    Attributes:
+        bottoms: [N, B].
+        tops: [N, B].
+        low: [B].
+        high: [B].
+    """
+
+    bottoms: Tensor
+    tops: Tensor
+    low: Tensor
+    high: Tensor
 
 
 def height_dtype(values: Tensor) -> torch.dtype:

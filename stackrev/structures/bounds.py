@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stackrev.structures.recurrence import StackLSTMWeights
+from stackrev.structures.recurrence import MemoryLSTMWeights
 
 _MOST_KEPT = 1 - 1e-3  # the greatest forget gate in training, where 1 / (1 - f) must stay finite
 _CHUNK = 16  # symbols whose differences of logits' weights are held at once
@@ -51,10 +51,10 @@ class Controllers(NamedTuple):
         stretch: e of the stretched gates.
     """
 
-    encoder: StackLSTMWeights
+    encoder: MemoryLSTMWeights
     start: Tensor
     symbols: Tensor
-    decoder: StackLSTMWeights
+    decoder: MemoryLSTMWeights
     fed: Tensor
     hidden: Tensor
     cell: Tensor
@@ -68,9 +68,9 @@ class Controllers(NamedTuple):
     def to(self, dtype: torch.dtype) -> Controllers:
         """The same without derivatives, in another precision."""
 
-        def weights(each: StackLSTMWeights) -> StackLSTMWeights:
+        def weights(each: MemoryLSTMWeights) -> MemoryLSTMWeights:
             matrices, biases = (tuple(one.detach().to(dtype) for one in some) for some in (each.recurrent, each.biases))
-            return StackLSTMWeights(
+            return MemoryLSTMWeights(
                 matrices, biases, each.control.detach().to(dtype), each.control_bias.detach().to(dtype)
             )
 
@@ -203,7 +203,7 @@ class Bounds:
 class _Cell:
     """An encoder's or a decoder's linear maps, with the absolute weights that radii need."""
 
-    def __init__(self, weights: StackLSTMWeights) -> None:
+    def __init__(self, weights: MemoryLSTMWeights) -> None:
         size = weights.control.shape[0]
         self.recurrent = [_Layer(matrix, size) for matrix in weights.recurrent]
         self.biases = weights.biases

@@ -35,6 +35,7 @@ from stackrev.kernels import dispatch
 from stackrev.structures.base import (
     Depth,
     Memory,
+    Positions,
     check_sequence,
     check_state,
     check_step,
@@ -115,6 +116,14 @@ def deque_read_weights(
     return top, (torch.minimum(tops, low + depth) - bottoms).relu()
 
 
+def advance_deque(column: Positions, controls: Controls, depth: Depth = 1.0) -> tuple[tuple[Tensor, Tensor], Positions]:
+    """One step of the heights alone: how much of each element is read at the top and at the bottom, and the heights."""
+    h, g, H, G = pop_then_push_both(column.low, column.high, controls)
+    bottoms = torch.cat([torch.maximum(column.bottoms, g), torch.stack([h, G])])
+    tops = torch.cat([torch.minimum(column.tops, h), torch.stack([H, g])])
+    return deque_read_weights(bottoms, tops, G, H, depth), Positions(bottoms, tops, G, H)
+
+
 def deque_step(
     state: DequeState,
     value_top: Tensor,
@@ -148,12 +157,10 @@ def deque_step(
     check_step({"value_top": value_top, "value_bottom": value_bottom}, strengths._asdict())
     check_state(state, value_top.shape, {"low": state.low, "high": state.high})
     depth = checked_depth(depth, push_top.shape, state.high)
-    h, g, H, G = pop_then_push_both(state.low, state.high, Controls(*(each.to(state.high.dtype) for each in strengths)))
-    bottoms = torch.cat([torch.maximum(state.bottoms, g), torch.stack([h, G])])
-    tops = torch.cat([torch.minimum(state.tops, h), torch.stack([H, g])])
+    controls = Controls(*(each.to(state.high.dtype) for each in strengths))
+    alpha, column = advance_deque(Positions(*state[1:]), controls, depth)
     V = torch.cat([state.values, torch.stack([value_top, value_bottom])])
-    alpha_top, alpha_bottom = deque_read_weights(bottoms, tops, G, H, depth)
-    return weighted_sum(alpha_top, V), weighted_sum(alpha_bottom, V), DequeState(V, bottoms, tops, G, H)
+    return weighted_sum(alpha[0], V), weighted_sum(alpha[1], V), DequeState(V, *column)
 
 
 # --- All steps at once

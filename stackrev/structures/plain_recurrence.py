@@ -24,7 +24,7 @@ from stackrev.structures.stack import (
 
 
 class State(NamedTuple):
-    """The recurrence between two steps, as `StackLSTMState` with the stack's four tensors in place of the stack."""
+    """The recurrence between two steps, as `MemoryLSTMState` with the stack's four tensors in place of the stack."""
 
     hidden: Tensor
     cell: Tensor

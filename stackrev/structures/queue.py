@@ -33,6 +33,7 @@ from stackrev.kernels import dispatch
 from stackrev.structures.base import (
     Depth,
     Memory,
+    Positions,
     check_sequence,
     check_state,
     check_step,
@@ -97,6 +98,14 @@ def queue_read_weights(bottoms: Tensor, tops: Tensor, low: Tensor, depth: Depth 
     return (torch.minimum(tops, low + depth) - bottoms).relu()
 
 
+def advance_queue(line: Positions, push: Tensor, pop: Tensor, depth: Depth = 1.0) -> tuple[tuple[Tensor], Positions]:
+    """One step of the positions alone: how much of each element is read, [N + 1, B], and the positions after it."""
+    F, S = drain_then_pour(line.low, line.high, push, pop)
+    bottoms = torch.cat([torch.maximum(line.bottoms, F), line.high[None]])
+    tops = torch.cat([line.tops, S[None]])
+    return (queue_read_weights(bottoms, tops, F, depth),), Positions(bottoms, tops, F, S)
+
+
 def queue_step(
     state: QueueState, value: Tensor, push: Tensor, pop: Tensor, *, depth: Depth = 1.0
 ) -> tuple[Tensor, QueueState]:
@@ -119,12 +128,9 @@ def queue_step(
     check_state(state, value.shape, {"low": state.low, "high": state.high})
     depth = checked_depth(depth, push.shape, state.high)
     kind = state.high.dtype
-    F, S = drain_then_pour(state.low, state.high, push.to(kind), pop.to(kind))
-    bottoms = torch.cat([torch.maximum(state.bottoms, F), state.high[None]])
-    tops = torch.cat([state.tops, S[None]])
+    (alpha,), line = advance_queue(Positions(*state[1:]), push.to(kind), pop.to(kind), depth)
     V = torch.cat([state.values, value[None]])
-    read = weighted_sum(queue_read_weights(bottoms, tops, F, depth), V)
-    return read, QueueState(V, bottoms, tops, F, S)
+    return weighted_sum(alpha, V), QueueState(V, *line)
 
 
 # --- All steps at once

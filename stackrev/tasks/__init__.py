@@ -9,9 +9,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from stackrev.tasks.base import Task
+from stackrev.tasks.bigram_flip import BigramFlip
 from stackrev.tasks.copy import Copy
+from stackrev.tasks.gender import Gender
 from stackrev.tasks.reversal import Reversal
+from stackrev.tasks.svo_sov import SvoSov
 
 REVERSAL = Reversal()
-TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in (REVERSAL, Copy())})
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {task.name: task for task in (REVERSAL, Copy(), BigramFlip(), SvoSov(), Gender())}
+)
 """Every task by its name."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from stackrev.config import LengthRange
+from stackrev.errors import DataError
 from stackrev.tasks.vocabulary import ASCII, Vocabulary
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+    from stackrev.tasks.text import Reading
 
 
 class Task:
@@ -34,20 +37,42 @@ class Task:
         name: What configurations and the command line call it.
         summary: What is to be written, in a few words.
         certifiable: Whether a proof for every length is about this task; see `evaluation/certificate`.
-        vocabulary: The ids that it reads and writes.
-        uniform: Whether every string of symbols is a source, each symbol as likely as any other. If not, `draw` is the
+        vocabulary: The ids that it reads.
+        target_vocabulary: The ids that it writes; None if they are those that it reads.
+        uniform: Whether sources are strings of symbols, each symbol as likely as any other. If not, `draw` is the
             task's own.
+        length_step: What the length of every source is a multiple of, where sources are uniform.
     """
 
     name: str
     summary: str
     vocabulary: Vocabulary = ASCII
+    target_vocabulary: Vocabulary | None = None
     uniform: bool = True
+    length_step: int = 1
     certifiable: bool = False
 
+    @property
+    def written(self) -> Vocabulary:
+        """The vocabulary of what is written."""
+        return self.target_vocabulary or self.vocabulary
+
+    @property
+    def size(self) -> int:
+        """How many ids a model of the task has, markers included: as many as the larger vocabulary."""
+        return max(self.vocabulary.size, self.written.size)
+
     def answer(self, string: Sequence[int]) -> list[int]:
-        """What is to be written for a string of symbol ids, without the end marker."""
+        """What is to be written for a string of symbol ids, without the end marker.
+
+        Raises:
+            DataError: The string is not a source of the task.
+        """
         raise NotImplementedError
+
+    def most_written(self, length: int) -> int:
+        """After how many symbols a model that writes for a source of this length is stopped, if it does not end."""
+        return 2 * length + 16
 
     def answers(self, strings: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """`answer` for strings side by side.
@@ -66,13 +91,36 @@ class Task:
         return torch.nn.utils.rnn.pad_sequence(found).long(), torch.tensor([len(each) for each in found])
 
     def draw(self, lengths: LengthRange, samples: int, generator: torch.Generator) -> list[Tensor]:
-        """Draw sources: a length, uniform over the range, then symbols, uniform over the vocabulary.
+        """Draw sources: a length, uniform over those in the range, then symbols, uniform over the vocabulary.
 
         Args:
             lengths: The range of lengths.
             samples: How many.
             generator: Where the draws come from.
+
+        Raises:
+            DataError: No source has a length in the range.
         """
         from stackrev.tasks.strings import sample_strings
 
-        return sample_strings(lengths, samples, generator, alphabet=self.vocabulary.ids)
+        return sample_strings(lengths, samples, generator, alphabet=self.vocabulary.ids, step=self.length_step)
+
+    def bind(self, text: str, *, on_progress: Callable[[int], object] | None = None) -> Reading:
+        """A text as a model of the task reads it.
+
+        Args:
+            text: Without markers. Where the vocabulary is ASCII, any text: see `tasks/text`.
+            on_progress: Called as a long text is cut up, with how many more of its code points are done.
+
+        Raises:
+            VocabularyError: The vocabulary has no symbol for a part of it.
+        """
+        from stackrev.tasks import text as texts
+
+        if self.vocabulary is ASCII:
+            return texts.bind(text, on_progress=on_progress)
+        return texts.Named(self.vocabulary.encode(text), self.vocabulary, self.written)
+
+    def no_source(self, lengths: LengthRange) -> DataError:
+        """The error that no source has a length in a range."""
+        return DataError(f"{self.name} has no string of {lengths} symbols", hint="ask for other lengths")

@@ -20,6 +20,7 @@ from stackrev.kernels.defaults import torch_defaults
 from stackrev.tasks import REVERSAL, TASKS, vocabulary
 from stackrev.tasks.base import Task
 from stackrev.tasks.data import DataConfig
+from stackrev.tasks.strings import draw_lengths
 
 _T = TypeVar("_T")
 _ID = array("I").itemsize
@@ -177,7 +178,7 @@ def sample_batch(
         )
     shape = (batch_size,) if mixed_lengths else (1,)
     for _ in range(_DRAWS):
-        counts = torch.randint(lengths.minimum, lengths.maximum + 1, shape, generator=generator)
+        counts = draw_lengths(lengths, shape, generator, step=task.length_step)
         counts = counts.expand(batch_size).sort(descending=True).values
         rows: list[bytes]
         if task.uniform:

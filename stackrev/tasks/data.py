@@ -17,7 +17,9 @@ class DataConfig(Settings):
     `held_out_seed`, and are never drawn in training.
     """
 
-    task: str = setting(REVERSAL.name, "What is to be learned.", choices=tuple(TASKS))
+    task: str = setting(
+        REVERSAL.name, "What is to be learned.", choices=tuple(TASKS), aliases={"reverse": REVERSAL.name}
+    )
     lengths: LengthRange = setting(LengthRange(minimum=8, maximum=64), "Lengths to train on and to validate with.")
     test_lengths: LengthRange = setting(LengthRange(minimum=65, maximum=128), "Lengths to test with.")
     held_out_samples: int = setting(1000, "Strings in the validation and in the test set.", low=1, high=1_000_000)

@@ -17,18 +17,64 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from stackrev.errors import VocabularyError
-from stackrev.tasks import vocabulary
+from stackrev.tasks import graphemes, vocabulary
+from stackrev.tasks.vocabulary import Vocabulary
 
-if TYPE_CHECKING:
-    import regex  # type: ignore[import-untyped]
+
+class Reading(Protocol):
+    """A text as a model reads it, and how to show what the model writes."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Its symbols, without markers."""
+        ...
+
+    def show(self, ids: Iterable[int]) -> str:
+        """The text of what is written; markers appear as `$`, `|` and `&`."""
+        ...
+
+    def clusters(self, ids: Iterable[int]) -> list[str]:
+        """What each symbol that is written stands for."""
+        ...
+
+    def sources(self, ids: Iterable[int]) -> list[str]:
+        """What each symbol that is read stands for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A text in the vocabulary of a task whose symbols have names: `Reading`.
+
+    Attributes:
+        ids: Its symbols, without markers.
+        read: The vocabulary of what is read.
+        written: The vocabulary of what is written.
+    """
+
+    ids: list[int]
+    read: Vocabulary
+    written: Vocabulary
+
+    def show(self, ids: Iterable[int]) -> str:
+        """See `Reading.show`."""
+        return self.written.join(self.clusters(ids))
+
+    def clusters(self, ids: Iterable[int]) -> list[str]:
+        """See `Reading.clusters`; an id that the language has no word for, as the model may write it, is `?`."""
+        return [self.written.tokens([each])[0] if each < self.written.size else "?" for each in ids]
+
+    def sources(self, ids: Iterable[int]) -> list[str]:
+        """See `Reading.sources`."""
+        return self.read.tokens(ids)
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A text as a model reads it.
+    """A text of any characters as a model reads it: `Reading`.
 
     Attributes:
         ids: Its symbols, without markers, one for each cluster.
@@ -51,6 +97,10 @@ class Bound:
         """What each symbol stands for."""
         shown = dict(self.glyphs)
         return [shown.get(each) or shown.setdefault(each, vocabulary.decode((each,))) for each in ids]
+
+    def sources(self, ids: Iterable[int]) -> list[str]:
+        """What each symbol stands for: the same, read or written."""
+        return self.clusters(ids)
 
 
 def bind(text: str, *, on_progress: Callable[[int], object] | None = None) -> Bound:
@@ -91,19 +141,13 @@ def _number(text: str, tell: Callable[[int], object]) -> tuple[list[int], dict[s
     places: list[int] = []
     distinct: dict[str, int] = {}
     done = 0
-    for found in _pattern().finditer(text):
+    for found in graphemes.pattern().finditer(text):
         places.append(distinct.setdefault(found[0], len(distinct)))
         if found.end() - done >= _PIECE:
             tell(found.end() - done)
             done = found.end()
     tell(len(text) - done)
     return places, distinct
-
-
-def clusters(text: str) -> list[str]:
-    """The extended grapheme clusters of a text."""
-    found: list[str] = _pattern().findall(text)
-    return found
 
 
 _PIECE = 65_536  # code points between two reports of progress
@@ -113,13 +157,3 @@ _CHARACTERS = bytes(
     ord(vocabulary.decode((each,))) if each < vocabulary.SIZE else 0xFF  # which is not ASCII
     for each in range(256)
 )
-
-_compiled: list[regex.Pattern[str]] = []
-
-
-def _pattern() -> regex.Pattern[str]:
-    if not _compiled:
-        import regex
-
-        _compiled.append(regex.compile(r"\X"))
-    return _compiled[0]

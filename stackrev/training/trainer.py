@@ -26,7 +26,7 @@ from stackrev.models import build
 from stackrev.models.base import Reverser
 from stackrev.readout import read_out_loss
 from stackrev.tasks import TASKS
-from stackrev.tasks.batches import Batch, held_out, sample_batch
+from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.optimizers import Optimizer, soft_threshold
 
@@ -140,12 +140,14 @@ class Trainer:
         config: As given.
         model: The model as it stands.
         progress: How far it has come.
+        task: What is learned.
+        held_out: The strings that it never learns from.
     """
 
     @torch_defaults()
     def __init__(self, config: Config) -> None:
         self.config = config
-        self._task = TASKS[config.data.task]
+        self.task = TASKS[config.data.task]
         self.device = resolve_device(config.training.device)
         seeds = torch.Generator().manual_seed(config.training.seed)
         weights, batches, noise = (
@@ -154,12 +156,12 @@ class Trainer:
         )
         self.model: Reverser[Any] = build(config.model, weights).to(self.device)
         self.optimizer = Optimizer(config.training, self.model)
-        certified = config.training.settle == "certified" and self._task.certifiable
+        certified = config.training.settle == "certified" and self.task.certifiable
         self._settling = Settling(self.model) if certified else None
         self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
-        self._held_out = held_out(config.data)
-        self._excluded = self._held_out.keys
+        self.held_out: HeldOut = held_out(config.data)
+        self._excluded = self.held_out.keys
 
     @property
     def end(self) -> int:
@@ -346,17 +348,17 @@ class Trainer:
             self._generators["batches"],
             mixed_lengths=training.mixed_lengths,
             excluded=self._excluded,
-            task=self._task,
+            task=self.task,
         ).to(self.device)
 
     @torch_defaults()
     def _check(self) -> CheckEvent:
         progress = self.progress
         start = time.perf_counter()
-        validation, test = (score(self.model, each[:CHECK_SAMPLES], task=self._task) for each in self._held_out)
+        validation, test = (score(self.model, each[:CHECK_SAMPLES], task=self.task) for each in self.held_out)
         right, last = validation.perfect and test.perfect, progress.batch >= self.config.training.batches
         if last or (right and (progress.solved_batch is None or progress.batch >= self.end)):
-            validation, test = (score(self.model, each, task=self._task) for each in self._held_out)
+            validation, test = (score(self.model, each, task=self.task) for each in self.held_out)
         seconds = progress.seconds + time.perf_counter() - start
         loss = progress.loss_sum / max(1, progress.loss_count)
         rate, closing = self.learning_rate(progress.batch - 1), self._look()

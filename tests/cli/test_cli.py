@@ -304,16 +304,20 @@ class TestEvaluate:
         result = stackrev(*arguments, "--json").json[0]
         names = ["encoder_push", "encoder_pop", "decoder_push", "decoder_pop", "logits"]
         assert list(result["margins"]) == names
-        assert min(result["margins"].values()) > 0
+        assert 0 < min(result["proved_margins"].values())
+        assert all(result["proved_margins"][name] <= result["margins"][name] for name in names)
         table = stackrev(*arguments).out.split("\n\n")[1].splitlines()
         assert table[0].split()[0] == "margins"
-        name, *shown = table[1].split()
-        assert name == "stack-lstm"
-        assert [float(each) for each in shown] == pytest.approx(list(result["margins"].values()), abs=0.001)
+        for name, line in (("margins", table[1]), ("proved_margins", table[2])):
+            shown = line.split()[-5:]
+            assert [float(each) for each in shown] == pytest.approx(list(result[name].values()), abs=0.001)
+        assert table[1].startswith("stack-lstm ")
+        assert table[2].startswith("stack-lstm, proved ")
         untrained = str(tmp_path / "tiny")
-        stackrev("train", *TINY, "--gate-stretch", "0", "--output", untrained)
+        stackrev("train", *TINY, "--gate-stretch", "0", "--settle", "plain", "--output", untrained)
         result = stackrev(*arguments, "--model", untrained, "--json").json[0]
         assert result["margins"]["encoder_push"] is None  # never exactly 0 or 1
+        assert result["proved_margins"] is None
         assert " - " in stackrev(*arguments, "--model", untrained).out
 
     def test_only_a_stack_has_margins(self, stackrev, tmp_path):
@@ -345,7 +349,7 @@ class TestEvaluate:
         path.write_text('{"input": "$ab|", "target": "ab&"}\n')
         result = stackrev("evaluate", "--data", str(path))
         assert (result.code, result.out) == (1, "")
-        assert "line 1: the target is not the input reversed" in result.err
+        assert "line 1: the target is not the string reversed" in result.err
 
     def test_only_all_is_shown_as_one(self):
         assert common.share(0.99999) == "0.9999"
@@ -546,7 +550,7 @@ class TestAnything:
         monkeypatch.chdir(tmp_path_factory.mktemp("anything"))
         loaded = functools.cache(common.load_model)
         opened = functools.cache(open_decoder)
-        monkeypatch.setattr("stackrev.evaluation.open_decoder", opened)
+        monkeypatch.setattr("stackrev.models.open_decoder", opened)
         monkeypatch.setattr("stackrev.cli.evaluate.load_model", loaded)
         monkeypatch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
         monkeypatch.setattr(sizes, "MAX_SYMBOLS", 5_000)

@@ -16,6 +16,7 @@ from stackrev.config import LengthRange, TrainingConfig
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.tasks.data import DataConfig
+from stackrev.tasks.vocabulary import ASCII
 from stackrev.training.certified import Closing
 from stackrev.training.trainer import BatchEvent, Trainer
 
@@ -92,7 +93,9 @@ def test_the_gates_and_the_sample_of_a_network_that_is_right():
 
 
 def test_wrong_characters_are_marked():
-    *_, sample, written = live._sample(live.Peek("abc", ("c", "x", "a", "\x1b"), None, None))
+    *_, sample, written = live._sample(
+        live.Peek("abc", ("c", "x", "a", "\x1b"), ("c", "b", "a", "&"), ASCII, None, None)
+    )
     assert sample.plain == "sample    abc"
     assert written.plain == "          cxa␛"
     assert ["red" in str(span.style) for span in written.spans] == [False, True, False, True]

@@ -172,6 +172,7 @@ class TestTrace:
         code, out, err = run("--model", good, "--trace-html", str(path), "hi")
         assert (code, out, err) == (0, "ih\n", f"note: wrote {path}\n")
         assert "<!doctype html>" in path.read_text()
+        assert '"text":"hi"' in path.read_text()
         code, out, err = run("--model", good, "--trace-html", str(tmp_path / "no" / "where"), "hi")
         assert code == 1
         assert "cannot be written: No such file or directory" in err
@@ -183,7 +184,17 @@ class TestTrace:
         code, _, err = run("--model", str(tmp_path), "--trace", "hi")
         assert code == 2
         assert "has no stack to trace" in err
+        code, _, err = run("--model", str(tmp_path), "--trace-html", str(tmp_path / "page.html"), "hi")
+        assert code == 2
+        assert "has no stack to show" in err
+        assert not (tmp_path / "page.html").exists()
         assert run("--model", good, "--trace", "x" * 2001)[0] == 1
+
+    def test_a_page_of_a_long_text(self, run, good, tmp_path):
+        small, large = tmp_path / "small.html", tmp_path / "large.html"
+        assert run("--model", good, "--trace-html", str(small), "x")[0] == 0
+        assert run("--model", good, "--trace-html", str(large), "x" * 10_000)[0] == 0
+        assert large.stat().st_size - small.stat().st_size == 9_999
 
 
 @compiled

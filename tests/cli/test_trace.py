@@ -137,12 +137,6 @@ def long_trace(characters: int) -> Trace:
     )
 
 
-def test_a_page_is_linear_in_its_text():
-    small, middle, large = (len(shown.page(long_trace(characters))) for characters in (1_000, 2_000, 3_000))
-    assert large - middle == middle - small
-    assert large < 200_000
-
-
 @pytest.mark.parametrize("show", [shown.plain, lambda trace: shown.picture(trace, width=100, colour=True)])
 def test_a_long_trace_takes_little_memory(show):
     found = long_trace(2_000)

@@ -150,7 +150,7 @@ def test_a_trace_has_the_gates_and_the_stack_of_every_step():
     model.eval()
     with torch.no_grad():
         state = model.encode(batch.source, batch.steps)
-    assert strengths[3] == pytest.approx(state.stack.strengths[:, 0].tolist(), abs=1e-6)
+    assert strengths[3] == pytest.approx(state.memory.strengths[:, 0].tolist(), abs=1e-6)
 
 
 def test_a_trace_of_nothing():

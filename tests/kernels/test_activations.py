@@ -9,7 +9,7 @@ from stackrev.errors import NativeError
 from stackrev.kernels import available, using
 from stackrev.kernels.cpu import library
 from stackrev.kernels.cpu.activations import activation
-from stackrev.structures.recurrence import StackLSTMState, StackLSTMWeights, stack_lstm
+from stackrev.structures.recurrence import MemoryLSTMState, MemoryLSTMWeights, memory_lstm
 from stackrev.structures.stack import StackState
 
 pytestmark = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
@@ -67,11 +67,11 @@ def test_they_are_the_cell_s_bit_for_bit(hidden):
     steps = len(numbers)
     bias = torch.randn(3) * 2
     empty = StackState.empty(steps, 1, like=numbers)
-    state = StackLSTMState(*(torch.zeros(1, steps, hidden) for _ in "hc"), torch.zeros(steps, 1), empty)
-    weights = StackLSTMWeights((torch.zeros(1 + hidden, 4 * hidden),), (), torch.zeros(hidden, 3), bias)
+    state = MemoryLSTMState(*(torch.zeros(1, steps, hidden) for _ in "hc"), torch.zeros(steps, 1), empty)
+    weights = MemoryLSTMWeights((torch.zeros(1 + hidden, 4 * hidden),), (), torch.zeros(hidden, 3), bias)
     x = numbers.transpose(0, 1).contiguous()
     with using("compiled"):
-        out = stack_lstm(x, torch.ones(steps, dtype=torch.int64), state, weights, stretch=0.0)
+        out = memory_lstm(x, torch.ones(steps, dtype=torch.int64), state, weights, stretch=0.0)
     i, _, g, o = x[0].split(hidden, 1)
     i, g, o = (
         result(function, part.flatten(), flush=True).view(steps, hidden)
@@ -83,7 +83,7 @@ def test_they_are_the_cell_s_bit_for_bit(hidden):
     push, pop = result("sigmoid", bias[:2], flush=True)
     assert out.push.unique().tolist() == [push]
     assert out.pop.unique().tolist() == [pop]
-    assert out.state.stack.values.unique().tolist() == result("tanh", bias[2:], flush=True).tolist()
+    assert out.state.memory.values.unique().tolist() == result("tanh", bias[2:], flush=True).tolist()
 
 
 def test_numbers_too_small_to_be_normal():

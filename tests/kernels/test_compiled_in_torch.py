@@ -13,7 +13,7 @@ import torch
 from stackrev.errors import NativeError
 from stackrev.kernels import available, using
 from stackrev.kernels.cpu import library, ops, recurrence, structures
-from stackrev.structures.recurrence import StackLSTMState, StackLSTMWeights, stack_lstm, stack_lstm_torch
+from stackrev.structures.recurrence import MemoryLSTMState, MemoryLSTMWeights, memory_lstm, memory_lstm_torch
 from stackrev.structures.stack import StackState, neural_stack, neural_stack_torch
 
 needs_kernels = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
@@ -43,10 +43,10 @@ def flat_call(T=5, B=3, M=2, H=3, K=2, N=2, dtype=torch.float64):
 def run(function, lengths, floats, layers):
     inputs, noise, hidden, cell, read, *rest = floats
     stack, (control, bias, *lists) = StackState(*rest[:4]), rest[4:]
-    weights = StackLSTMWeights(tuple(lists[:layers]), tuple(lists[layers:]), control, bias)
-    state = StackLSTMState(hidden, cell, read, stack)
+    weights = MemoryLSTMWeights(tuple(lists[:layers]), tuple(lists[layers:]), control, bias)
+    state = MemoryLSTMState(hidden, cell, read, stack)
     out = function(inputs, lengths, state, weights, stretch=0.05, noise=noise)
-    return out.hidden, *out.state[:3], out.state.stack.values, out.state.stack.height
+    return out.hidden, *out.state[:3], out.state.memory.values, out.state.memory.height
 
 
 def gradients(outputs, floats):
@@ -61,7 +61,7 @@ def test_gradcheck_of_the_recurrence():
     heights = floats[6:9]
 
     def function(*free):
-        return run(stack_lstm, lengths, [*free[:6], *(h.detach() for h in heights), *free[6:]], 2)
+        return run(memory_lstm, lengths, [*free[:6], *(h.detach() for h in heights), *free[6:]], 2)
 
     torch.autograd.gradcheck(function, (*floats[:6], *floats[9:]), fast_mode=True)
 
@@ -119,11 +119,11 @@ def test_compiled_as_an_opaque_operator():
         warnings.simplefilter("ignore")  # what the compiler itself has to say
         compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
         stack = torch.compile(neural_stack, backend="aot_eager", fullgraph=True)
-        ours = compiled(stack_lstm, lengths, floats, 2)
+        ours = compiled(memory_lstm, lengths, floats, 2)
         reads = stack(values, push, pop)[0]
         gradients = torch.autograd.grad(sum(t.sum() for t in ours), floats, allow_unused=True)
         stack_gradients = torch.autograd.grad(reads.square().sum(), (values, push, pop))
-    theirs = run(stack_lstm_torch, lengths, floats, 2)
+    theirs = run(memory_lstm_torch, lengths, floats, 2)
     expected = torch.autograd.grad(sum(t.sum() for t in theirs), floats, allow_unused=True)
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a, b, atol=1e-10)
@@ -142,11 +142,11 @@ def test_without_gradients_nothing_is_saved(monkeypatch):
     original = recurrence.STACK_OPERATOR.forward
     monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", lambda *call: kept.append(original(*call)) or kept[-1])
     with torch.no_grad():
-        outputs = run(stack_lstm, lengths, floats, 2)
+        outputs = run(memory_lstm, lengths, floats, 2)
     assert all(t.numel() == 0 for t in kept[0][13:])
-    run(stack_lstm, lengths, floats, 2)
+    run(memory_lstm, lengths, floats, 2)
     assert all(t.numel() > 0 for t in kept[1][13:])
-    for a, b in zip(outputs, run(stack_lstm_torch, lengths, floats, 2), strict=True):
+    for a, b in zip(outputs, run(memory_lstm_torch, lengths, floats, 2), strict=True):
         assert not a.requires_grad
         assert torch.allclose(a, b, atol=1e-10)
 
@@ -162,7 +162,7 @@ def test_second_derivatives_are_refused():
 
 @needs_kernels
 @pytest.mark.parametrize("lengths", [[6, 1, 1], [5, 3, 4], [5, 1, -1]])
-@pytest.mark.parametrize("function", [stack_lstm, stack_lstm_torch])
+@pytest.mark.parametrize("function", [memory_lstm, memory_lstm_torch])
 def test_wrong_lengths_are_refused(function, lengths):
     _, floats = flat_call()
     with pytest.raises(ValueError, match="lengths must fall"):
@@ -177,7 +177,7 @@ def test_the_number_of_threads_does_not_matter():
     try:
         for threads in (1, 2, 5):
             torch.set_num_threads(threads)
-            outputs = run(stack_lstm, lengths, floats, 2)
+            outputs = run(memory_lstm, lengths, floats, 2)
             results.append([*outputs, *gradients(outputs, floats)])
     finally:
         torch.set_num_threads(before)
@@ -188,12 +188,12 @@ def test_the_number_of_threads_does_not_matter():
 @needs_kernels
 def test_many_callers_at_once():
     lengths, floats = flat_call(T=20, B=7)
-    expected = run(stack_lstm, lengths, floats, 2)[0]
+    expected = run(memory_lstm, lengths, floats, 2)[0]
     wrong = []
 
     def work():
         for _ in range(20):
-            if not torch.equal(run(stack_lstm, lengths, floats, 2)[0], expected):
+            if not torch.equal(run(memory_lstm, lengths, floats, 2)[0], expected):
                 wrong.append(1)
 
     callers = [threading.Thread(target=work) for _ in range(4)]
@@ -207,7 +207,7 @@ def test_many_callers_at_once():
 def _in_a_child(results) -> None:
     # torch's threads do not survive a fork: the kernels start their own
     lengths, floats = flat_call()
-    results.put(run(stack_lstm, lengths, [t.detach() for t in floats], 2)[0].sum().item())
+    results.put(run(memory_lstm, lengths, [t.detach() for t in floats], 2)[0].sum().item())
 
 
 @needs_kernels
@@ -216,7 +216,7 @@ def _in_a_child(results) -> None:
 def test_after_a_fork():
     lengths, floats = flat_call()
     torch.set_num_threads(max(2, torch.get_num_threads()))
-    expected = run(stack_lstm, lengths, floats, 2)[0].sum().item()
+    expected = run(memory_lstm, lengths, floats, 2)[0].sum().item()
     context = multiprocessing.get_context("fork")
     results = context.Queue()
     children = [context.Process(target=_in_a_child, args=(results,)) for _ in range(2)]
@@ -234,10 +234,10 @@ def test_turned_off(monkeypatch):
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("False plain torch: turned off by STACKREV_NATIVE=0")
     lengths, floats = flat_call()
-    before = run(stack_lstm, lengths, floats, 2)
+    before = run(memory_lstm, lengths, floats, 2)
     monkeypatch.setattr(library, "NATIVE", library.find("0"))
     monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", None)  # nothing may call it
-    for a, b in zip(before, run(stack_lstm, lengths, floats, 2), strict=True):
+    for a, b in zip(before, run(memory_lstm, lengths, floats, 2), strict=True):
         assert torch.allclose(a, b, atol=1e-10)
 
 
@@ -261,7 +261,7 @@ def test_every_set_of_instructions_gives_the_same(monkeypatch, instructions, dty
     monkeypatch.setattr(library, "NATIVE", found)
     for size in (3, 17):
         lengths, floats = flat_call(T=9, B=14, M=5, H=size, dtype=dtype)
-        ours, theirs = (run(function, lengths, floats, 2) for function in (stack_lstm, stack_lstm_torch))
+        ours, theirs = (run(function, lengths, floats, 2) for function in (memory_lstm, memory_lstm_torch))
         gradients = [torch.autograd.grad(sum(t.sum() for t in out), floats) for out in (ours, theirs)]
         for a, b in zip((*ours, *gradients[0]), (*theirs, *gradients[1]), strict=True):
             assert torch.allclose(a, b, rtol=0, atol=b.abs().max().item() * (1e-5 if dtype == torch.float32 else 1e-10))
@@ -285,13 +285,13 @@ def test_what_the_kernels_cannot_take_is_an_error_if_they_are_forced():
 def test_a_forced_implementation_is_the_one_that_runs(monkeypatch):
     lengths, floats = flat_call()
     with using("torch"):
-        plain = run(stack_lstm, lengths, floats, 2)
-    assert all(torch.equal(a, b) for a, b in zip(plain, run(stack_lstm_torch, lengths, floats, 2), strict=True))
+        plain = run(memory_lstm, lengths, floats, 2)
+    assert all(torch.equal(a, b) for a, b in zip(plain, run(memory_lstm_torch, lengths, floats, 2), strict=True))
     used = []
     original = recurrence.STACK_OPERATOR.forward
     monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", lambda *call: used.append(1) or original(*call))
     with using("compiled"):
-        run(stack_lstm, lengths, floats, 2)
+        run(memory_lstm, lengths, floats, 2)
     assert used
 
 
@@ -307,7 +307,7 @@ def test_threads_of_our_own_give_the_same(threads):
 
     def everything():
         lengths, floats = flat_call(B=7, H=17)
-        outputs = run(stack_lstm, lengths, floats, 2)
+        outputs = run(memory_lstm, lengths, floats, 2)
         return [*outputs, *gradients(outputs, floats)]
 
     before = torch.get_num_threads()
@@ -330,7 +330,7 @@ def test_a_tracer_sees_the_operator():
     inputs, *fixed = (each.detach() for each in floats)
 
     def hidden(x):
-        return run(stack_lstm, lengths, [x, *fixed], 2)[0]
+        return run(memory_lstm, lengths, [x, *fixed], 2)[0]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from stackrev.kernels import available
 from stackrev.structures.recurrence import (
-    StackLSTMOutput,
-    StackLSTMState,
-    StackLSTMWeights,
-    stack_lstm,
-    stack_lstm_torch,
+    MemoryLSTMOutput,
+    MemoryLSTMState,
+    MemoryLSTMWeights,
+    memory_lstm,
+    memory_lstm_torch,
 )
 from stackrev.structures.stack import StackState, neural_stack
 
@@ -23,7 +23,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 def random_call(
     T, B, M, H=8, K=1, *, dtype=torch.float64, N=0, scale=1.0, mixed=True, noise=True, seed=0
 ):  # fmt: skip
-    """Arguments of `stack_lstm`, of which all floats want a gradient."""
+    """Arguments of `memory_lstm`, of which all floats want a gradient."""
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape, scale=1.0):
@@ -34,7 +34,7 @@ def random_call(
     if N:
         push, pop = (torch.rand(N, B, generator=generator, dtype=torch.float64) for _ in "du")
         stack = neural_stack(randn(N, B, M), push.to(dtype), (pop * 0.8).to(dtype), empty)[1]
-    state = StackLSTMState(randn(K, B, H, scale=0.5), randn(K, B, H, scale=0.5), randn(B, M, scale=0.5), stack)
+    state = MemoryLSTMState(randn(K, B, H, scale=0.5), randn(K, B, H, scale=0.5), randn(B, M, scale=0.5), stack)
     recurrent = [randn((M if k == 0 else H) + H, 4 * H, scale=(M + H) ** -0.5) for k in range(K)]
     biases = [randn(4 * H, scale=0.1) for _ in range(1, K)]
     control = randn(H, 2 + M, scale=scale * H**-0.5)
@@ -48,7 +48,7 @@ def random_call(
         "inputs": randn(T, B, 4 * H),
         "lengths": lengths,
         "state": state,
-        "weights": StackLSTMWeights(tuple(recurrent), tuple(biases), control, bias),
+        "weights": MemoryLSTMWeights(tuple(recurrent), tuple(biases), control, bias),
         "stretch": 0.05,
         "noise": randn(T, B, 2) if noise else None,
     }
@@ -59,13 +59,13 @@ def random_call(
 
 def inputs_of(call) -> list[Tensor]:
     state, weights = call["state"], call["weights"]
-    floats = [call["inputs"], *state[:3], *state.stack, *weights.recurrent, *weights.biases, *weights[2:]]
+    floats = [call["inputs"], *state[:3], *state.memory, *weights.recurrent, *weights.biases, *weights[2:]]
     return [call["noise"], *floats] if call["noise"] is not None else floats
 
 
-def outputs_of(output: StackLSTMOutput) -> list[Tensor]:
+def outputs_of(output: MemoryLSTMOutput) -> list[Tensor]:
     state = output.state
-    return [output.hidden, output.push, output.pop, *state[:3], state.stack.values, *state.stack[1:]]
+    return [output.hidden, output.push, output.pop, *state[:3], state.memory.values, *state.memory[1:]]
 
 
 def results(function, call) -> tuple[list[Tensor], list[Tensor]]:
@@ -73,7 +73,7 @@ def results(function, call) -> tuple[list[Tensor], list[Tensor]]:
     output = function(**call)
     outputs = outputs_of(output)
     generator = torch.Generator().manual_seed(1)
-    alive = (output.state.stack.strengths > 1e-9).detach()  # what has been popped has no place worth comparing
+    alive = (output.state.memory.strengths > 1e-9).detach()  # what has been popped has no place worth comparing
     loss = torch.zeros((), dtype=torch.float64)
     for index, tensor in enumerate(outputs):
         if not tensor.requires_grad:
@@ -95,7 +95,7 @@ def assert_close(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> 
 
 
 def assert_same(call, dtype) -> None:
-    ours, theirs = results(stack_lstm, call), results(stack_lstm_torch, call)
+    ours, theirs = results(memory_lstm, call), results(memory_lstm_torch, call)
     assert_close(ours[0], theirs[0], TOLERANCE[dtype])
     assert_close(ours[1], theirs[1], TOLERANCE[dtype])
 
@@ -152,12 +152,12 @@ def with_table(call, symbols: int, *, dtype=torch.int64):
 @pytest.mark.parametrize("K", [1, 2])
 def test_inputs_from_a_table(T, B, symbols, K, dtype):
     call = with_table(random_call(T, B, 5, H=6, K=K, dtype=dtype), symbols)
-    ours, theirs = results(stack_lstm, call), results(stack_lstm_torch, call)
+    ours, theirs = results(memory_lstm, call), results(memory_lstm_torch, call)
     for a, b in zip(ours, theirs, strict=True):
         assert_close(a, b, TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("function", [stack_lstm, stack_lstm_torch])
+@pytest.mark.parametrize("function", [memory_lstm, memory_lstm_torch])
 @pytest.mark.parametrize("symbols", [9, 1000])
 def test_ids_of_steps_that_are_not_taken_may_be_anything(function, symbols):
     call = with_table(random_call(7, 3, 5), symbols)
@@ -168,7 +168,7 @@ def test_ids_of_steps_that_are_not_taken_may_be_anything(function, symbols):
         assert_close(a, b, 0)
 
 
-@pytest.mark.parametrize("function", [stack_lstm, stack_lstm_torch])
+@pytest.mark.parametrize("function", [memory_lstm, memory_lstm_torch])
 def test_ids_that_are_none(function):
     call = with_table(random_call(7, 3, 5), 9)
     for wrong in (call["ids"].double(), call["ids"][..., None], call["ids"] > 3):
@@ -181,15 +181,15 @@ def test_what_is_not_a_number_stays_in_sight(place):
     call = random_call(7, 3, 5, mixed=False)
     with torch.no_grad():
         call["weights"].control_bias[place] = torch.nan
-    for function in (stack_lstm, stack_lstm_torch):
+    for function in (memory_lstm, memory_lstm_torch):
         output = function(**call)
         assert output.hidden[2:].isnan().all()
-        assert output.state.stack.height.isnan().all()
+        assert output.state.memory.height.isnan().all()
 
 
 def test_ids_of_any_integers():
     call = random_call(7, 3, 5)
-    ours, theirs = (results(stack_lstm, with_table(call, 9, dtype=dtype)) for dtype in (torch.int32, torch.int64))
+    ours, theirs = (results(memory_lstm, with_table(call, 9, dtype=dtype)) for dtype in (torch.int32, torch.int64))
     for a, b in zip(ours, theirs, strict=True):
         assert_close(a, b, 0)
 
@@ -200,12 +200,12 @@ def test_unknown_ids():
         ids = call["ids"].clone()
         ids[0, 0] = wrong
         with pytest.raises(IndexError):
-            stack_lstm(**call | {"ids": ids})
+            memory_lstm(**call | {"ids": ids})
 
 
 def test_ids_that_have_changed_behind_torch_s_back():
     call = with_table(random_call(7, 3, 5), 9)
-    output = stack_lstm(**call)
+    output = memory_lstm(**call)
     call["ids"].numpy()[0, 0] = 2**40
     with pytest.raises(IndexError):
         torch.autograd.grad(output.hidden.sum(), call["inputs"])

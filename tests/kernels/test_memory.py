@@ -114,7 +114,11 @@ def test_it_cannot_be_resized():
 
 
 def test_processes_that_fork_while_another_thread_takes_memory():
-    """In a process of its own, since it forks beside a thread. The child finds lists that are whole, and no lock."""
+    """In a process of its own, since it forks beside a thread. The child finds whole lists, and no lock of ours.
+
+    Torch has locks: the first call of an operator initialises static variables, and a child that is forked while
+    another thread does that waits for ever. So everything that the child calls has been called before.
+    """
     code = """
 import os, threading, torch
 from stackrev.kernels.cpu.memory import SMALLEST, new_empty
@@ -123,8 +127,12 @@ torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
 def take():
     while True:
         new_empty(torch.zeros(0), SMALLEST // 4)
+        taken.set()
 
+new_empty(torch.zeros(0), SMALLEST // 4).fill_(1)
+taken = threading.Event()
 threading.Thread(target=take, daemon=True).start()
+taken.wait()
 for _ in range(20):
     child = os.fork()
     if child == 0:
@@ -134,7 +142,7 @@ for _ in range(20):
 print("done", flush=True)
 os._exit(0)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.stdout == "done\n", done.stderr
 
 

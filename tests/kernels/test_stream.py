@@ -57,7 +57,7 @@ def test_every_step_is_that_of_torch():
             state = out.state
             (stream.encode if cell is model.encoder else stream.feed_decoder)([int(symbol)])
             look = stream.look()
-            theirs = out.push.item(), out.pop.item(), state.stack.height.item()
+            theirs = out.push.item(), out.pop.item(), state.memory.height.item()
             assert torch.allclose(torch.tensor(look[:3]), torch.tensor(theirs), atol=1e-5)
             assert torch.allclose(torch.tensor(look.hidden), out.hidden[0, 0], atol=1e-5)
             assert torch.allclose(torch.tensor(look.read), state.read[0], atol=1e-5)

@@ -246,11 +246,11 @@ def test_the_stack_starts_empty_and_holds_what_was_read() -> None:
     model = build(small("stack-lstm"), seeded(0)).eval()
     assert isinstance(model, StackLSTMReverser)
     start = model.initial_state(3)
-    assert start.stack.values.shape == (0, 3, SMALL["stack_width"])
+    assert start.memory.values.shape == (0, 3, SMALL["stack_width"])
     assert not start.read.any()
-    assert not start.stack.height.any()
+    assert not start.memory.height.any()
     batch = make_batch([torch.tensor([9, 10, 11])])
-    assert model.encode(batch.source, batch.steps).stack.values.shape == (4, 1, SMALL["stack_width"])
+    assert model.encode(batch.source, batch.steps).memory.values.shape == (4, 1, SMALL["stack_width"])
 
 
 def test_weights_set_by_hand_reverse() -> None:
@@ -259,4 +259,4 @@ def test_weights_set_by_hand_reverse() -> None:
     assert torch.equal(model(batch).argmax(-1), pack_targets(batch))
     # one whole element for `$` and each symbol, and after writing none but that of `$`
     state = model.encode(batch.source, batch.steps)
-    torch.testing.assert_close(state.stack.height, batch.steps.double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(state.memory.height, batch.steps.double(), rtol=0, atol=1e-9)

@@ -13,20 +13,20 @@ from reference import literal_stack_lstm
 from torch import Tensor
 
 from stackrev.structures.recurrence import (
-    StackLSTMOutput,
-    StackLSTMState,
-    StackLSTMWeights,
-    stack_lstm,
-    stack_lstm_torch,
+    MemoryLSTMOutput,
+    MemoryLSTMState,
+    MemoryLSTMWeights,
+    memory_lstm,
+    memory_lstm_torch,
 )
 from stackrev.structures.stack import StackState, neural_stack, stack_step
 
 SIZE, WIDTH, BATCH = 5, 4, 6
 
-Recurrence = Callable[..., StackLSTMOutput]
+Recurrence = Callable[..., MemoryLSTMOutput]
 
 
-@pytest.fixture(params=[stack_lstm, stack_lstm_torch], ids=lambda function: function.__name__)
+@pytest.fixture(params=[memory_lstm, memory_lstm_torch], ids=lambda function: function.__name__)
 def implementation(request: pytest.FixtureRequest) -> Recurrence:
     """What runs by default, compiled where it can be, and the plain torch version."""
     function: Recurrence = request.param
@@ -56,15 +56,15 @@ class Arguments(NamedTuple):
     """Leaves of the recurrence, float64 and requiring gradients."""
 
     inputs: Tensor
-    state: StackLSTMState
-    weights: StackLSTMWeights
+    state: MemoryLSTMState
+    weights: MemoryLSTMWeights
     noise: Tensor | None
 
     def leaves(self) -> dict[str, Tensor]:
         named = {"inputs": self.inputs} | {
             f"state.{name}": getattr(self.state, name) for name in ("hidden", "cell", "read")
         }
-        named |= {f"stack.{name}": each for name, each in self.state.stack._asdict().items()}
+        named |= {f"stack.{name}": each for name, each in self.state.memory._asdict().items()}
         named |= {f"recurrent.{layer}": each for layer, each in enumerate(self.weights.recurrent)}
         named |= {f"bias.{layer}": each for layer, each in enumerate(self.weights.biases, 1)}
         named |= {"control": self.weights.control, "control_bias": self.weights.control_bias}
@@ -80,7 +80,7 @@ def arguments(case: Case) -> Arguments:
 
     control_bias = torch.randn(2 + WIDTH, dtype=torch.float64, generator=generator)
     control_bias[:2] += torch.tensor(case.bias)
-    weights = StackLSTMWeights(
+    weights = MemoryLSTMWeights(
         tuple(leaf((SIZE if layer else WIDTH) + SIZE, 4 * SIZE, scale=0.7) for layer in range(case.layers)),
         tuple(leaf(4 * SIZE) for _ in range(case.layers - 1)),
         leaf(SIZE, 2 + WIDTH, scale=1.5),
@@ -89,14 +89,14 @@ def arguments(case: Case) -> Arguments:
     uniform = torch.rand(2, case.below, BATCH, dtype=torch.float64, generator=generator)
     _, stack = neural_stack(leaf(case.below, BATCH, WIDTH).detach(), uniform[0], uniform[1] * 0.7)
     stack = StackState(*(each.clone().requires_grad_() for each in stack))
-    state = StackLSTMState(leaf(case.layers, BATCH, SIZE), leaf(case.layers, BATCH, SIZE), leaf(BATCH, WIDTH), stack)
+    state = MemoryLSTMState(leaf(case.layers, BATCH, SIZE), leaf(case.layers, BATCH, SIZE), leaf(BATCH, WIDTH), stack)
     noise = leaf(case.steps, BATCH, 2, scale=case.noise) if case.noise else None
     return Arguments(leaf(case.steps, BATCH, 4 * SIZE), state, weights, noise)
 
 
-def results(out: StackLSTMOutput) -> dict[str, Tensor]:
+def results(out: MemoryLSTMOutput) -> dict[str, Tensor]:
     """All that comes out, stacks by what they mean."""
-    stack = out.state.stack
+    stack = out.state.memory
     return {
         **{"hidden": out.hidden, "push": out.push, "pop": out.pop},
         **{"final hidden": out.state.hidden, "final cell": out.state.cell, "final read": out.state.read},
@@ -165,7 +165,7 @@ def test_each_result_has_gradients_of_its_own(implementation: Recurrence, losses
 
 
 def test_saturated_cases_are_saturated() -> None:
-    out = outcome(stack_lstm, VARIANTS["gates at 0 and 1 and between"])
+    out = outcome(memory_lstm, VARIANTS["gates at 0 and 1 and between"])
     gates = torch.stack([out["push"], out["pop"]])[:, :, 0]
     assert bool((gates == 0).any())
     assert bool((gates == 1).any())
@@ -180,7 +180,7 @@ def test_numeric_gradients(implementation: Recurrence, layers: int) -> None:
 
     def function(*_: Tensor) -> tuple[Tensor, ...]:
         out = implementation(given.inputs, case.lengths(), given.state, given.weights, stretch=0.0, noise=given.noise)
-        return out.hidden, out.state.cell, out.state.read, out.state.stack.strengths
+        return out.hidden, out.state.cell, out.state.read, out.state.memory.strengths
 
     assert torch.autograd.gradcheck(function, leaves, fast_mode=True)
 
@@ -211,18 +211,18 @@ def test_gradients_flow_through_a_split(implementation: Recurrence, cut: int) ->
     def split(
         inputs: Tensor,
         lengths: Tensor,
-        state: StackLSTMState,
-        weights: StackLSTMWeights,
+        state: MemoryLSTMState,
+        weights: MemoryLSTMWeights,
         *,
         stretch: float,
         noise: Tensor,
-    ) -> StackLSTMOutput:
+    ) -> MemoryLSTMOutput:
         early = implementation(inputs[:cut], lengths.clamp(max=cut), state, weights, stretch=stretch, noise=noise[:cut])
         late = implementation(
             inputs[cut:], (lengths - cut).clamp(min=0), early.state, weights, stretch=stretch, noise=noise[cut:]
         )
         joined = (torch.cat(pair) for pair in zip(early[:3], late[:3], strict=True))
-        return StackLSTMOutput(*joined, late.state)
+        return MemoryLSTMOutput(*joined, late.state)
 
     assert_same(outcome(split, case), outcome(implementation, case))
 
@@ -231,9 +231,9 @@ def test_the_stack_is_the_neural_stack(implementation: Recurrence) -> None:
     case = Case(ragged=False, stretch=0.3, noise=1.0)
     given = arguments(case)
     out = implementation(given.inputs, case.lengths(), given.state, given.weights, stretch=0.3, noise=given.noise)
-    reads, state = neural_stack(out.state.stack.values, out.push, out.pop)
+    reads, state = neural_stack(out.state.memory.values, out.push, out.pop)
     torch.testing.assert_close(out.state.read, reads[-1], rtol=0, atol=1e-12)
-    torch.testing.assert_close(out.state.stack.strengths, state.strengths, rtol=0, atol=1e-12)
+    torch.testing.assert_close(out.state.memory.strengths, state.strengths, rtol=0, atol=1e-12)
 
 
 def test_a_row_that_has_ended_stands_still(implementation: Recurrence) -> None:
@@ -247,15 +247,15 @@ def test_a_row_that_has_ended_stands_still(implementation: Recurrence) -> None:
     for name in ("hidden", "cell"):
         assert torch.equal(getattr(out.state, name)[:, last], getattr(given.state, name)[:, last])
     assert torch.equal(out.state.read[last], given.state.read[last])
-    assert torch.equal(out.state.stack.height[last], given.state.stack.height[last])
-    strengths = out.state.stack.strengths[:, last]
-    assert torch.equal(strengths[: case.below], given.state.stack.strengths[:, last])
+    assert torch.equal(out.state.memory.height[last], given.state.memory.height[last])
+    strengths = out.state.memory.strengths[:, last]
+    assert torch.equal(strengths[: case.below], given.state.memory.strengths[:, last])
     assert not strengths[case.below :].any()
     # and what stands on its stack still does nothing when it goes on
     on = torch.tensor([0.5], dtype=torch.float64)
     value = torch.zeros(1, WIDTH, dtype=torch.float64)
-    padded = StackState(*(each[..., last:, :] if each.ndim == 3 else each[..., last:] for each in out.state.stack))
-    plain = StackState(*(each[..., last:, :] if each.ndim == 3 else each[..., last:] for each in given.state.stack))
+    padded = StackState(*(each[..., last:, :] if each.ndim == 3 else each[..., last:] for each in out.state.memory))
+    plain = StackState(*(each[..., last:, :] if each.ndim == 3 else each[..., last:] for each in given.state.memory))
     torch.testing.assert_close(stack_step(padded, value, on, on)[0], stack_step(plain, value, on, on)[0])
 
 
@@ -293,21 +293,21 @@ def test_float32(implementation: Recurrence) -> None:
     case = Case(layers=2, steps=63, stretch=0.3)
     given = arguments(case)
     wide = literal_stack_lstm(given.inputs, case.lengths(), given.state, given.weights, stretch=0.3)
-    state = StackLSTMState(
+    state = MemoryLSTMState(
         given.state.hidden.float(),
         given.state.cell.float(),
         given.state.read.float(),
         StackState.empty(BATCH, WIDTH, like=torch.zeros(1)),
     )
     recurrent, biases, *control = given.weights
-    weights = StackLSTMWeights(
+    weights = MemoryLSTMWeights(
         tuple(each.float() for each in recurrent),
         tuple(each.float() for each in biases),
         *(each.float() for each in control),
     )
     out = implementation(given.inputs.float(), case.lengths(), state, weights, stretch=0.3)
-    assert {out.hidden.dtype, out.push.dtype, out.state.read.dtype, out.state.stack.values.dtype} == {torch.float32}
-    assert {out.state.stack.height.dtype, out.state.stack.tops.dtype} == {torch.float64}
+    assert {out.hidden.dtype, out.push.dtype, out.state.read.dtype, out.state.memory.values.dtype} == {torch.float32}
+    assert {out.state.memory.height.dtype, out.state.memory.tops.dtype} == {torch.float64}
     torch.testing.assert_close(out.hidden.double(), wide.hidden, rtol=0, atol=1e-3)
     out.hidden.sum().backward()
     assert given.inputs.grad is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from shapes import shape_of
 
 from stackrev import cli
 from stackrev.config import LengthRange, TrainingConfig, settings
-from stackrev.errors import ConfigError
+from stackrev.errors import ConfigError, DataError
+from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.scoring import score
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config, read_config
 from stackrev.models import build
 from stackrev.storage import checkpoints
-from stackrev.tasks import TASKS, base, copy, reversal, vocabulary
+from stackrev.tasks import TASKS, base, bigram_flip, copy, gender, reversal, svo_sov, vocabulary
 from stackrev.tasks.base import Task
 from stackrev.tasks.batches import held_out, make_batch, sample_batch
 from stackrev.tasks.data import DataConfig
@@ -46,7 +48,7 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("module", [base, copy, reversal])
+@pytest.mark.parametrize("module", [base, copy, reversal, bigram_flip, svo_sov, gender])
 def test_the_worked_examples_work(module) -> None:
     found = doctest.testmod(module)
     assert found.attempted > 0
@@ -56,6 +58,7 @@ def test_the_worked_examples_work(module) -> None:
 @pytest.mark.parametrize("task", [*TASKS.values(), THIRDS])
 def test_answers_side_by_side_are_the_answers(task: Task) -> None:
     strings = task.draw(LENGTHS, 8, seeded(0))
+    assert all(len(each) % task.length_step == 0 for each in strings)
     assert all(set(each.tolist()) <= set(task.vocabulary.ids) for each in strings)
     batch = make_batch(strings, task)
     ordered = sorted(strings, key=len, reverse=True)
@@ -94,6 +97,52 @@ def test_scores_are_of_the_task(kind: str) -> None:
     assert whole.targets == tuple(len(THIRDS.answer(each.tolist())) + 1 for each in strings)
     assert whole.correct == tuple(score(model, [each], task=THIRDS).correct[0] for each in strings)
     assert sum(each.samples for each in whole.by_length().values()) == 7
+
+
+def test_bigram_flip_is_for_even_lengths() -> None:
+    task = TASKS["bigram-flip"]
+    data = DataConfig(task="bigram-flip", held_out_samples=300, test_lengths=LengthRange(minimum=65, maximum=70))
+    assert {len(each) for each in held_out(data).test} == {66, 68, 70}
+    batch = sample_batch(LengthRange(minimum=1, maximum=9), 200, seeded(1), task=task)
+    assert set((batch.steps - 1).tolist()) == {2, 4, 6, 8}
+    with pytest.raises(DataError, match="3 symbols cannot be cut into pairs"):
+        task.answer([5, 6, 7])
+    with pytest.raises(DataError, match="3 symbols cannot be cut into pairs"):
+        make_batch([torch.tensor([5, 6, 7])], task)
+    with pytest.raises(DataError, match="no length in 3 is a multiple of 2"):
+        task.draw(LengthRange(minimum=3, maximum=3), 1, seeded(0))
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_task_is_scored_as_a_greedy_decoder_writes(task: Task) -> None:
+    config = shape_of("stack-lstm", hidden_size=6, stack_width=5, vocabulary_size=task.size)
+    model = build(config, seeded(0)).eval()
+    strings = task.draw(LENGTHS, 7, seeded(3))
+    for string, right in zip(strings, score(model, strings, task=task).correct, strict=True):
+        (written,) = greedy(model, [string])
+        target = [*task.answer(string.tolist()), vocabulary.END]
+        pairs = enumerate(zip(target, written, strict=False))
+        assert right == next((place for place, (a, b) in pairs if a != b), len(target))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_from_the_command_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--lengths", "5-8", "--test-lengths", "9-12", "--held-out-samples", "5"]
+    tiny = ["--batches", "2", "--check-every", "2", "--hidden-size", "4", "--batch-size", "3", "--device", "cpu"]
+    run, data = str(tmp_path / "run"), str(tmp_path / "data.jsonl")
+    alias = "reverse" if name == "reversal" else name
+    assert cli.main(["train", "--task", alias, *short, *tiny, "--output", run, "--json", "--quiet"]) == 0
+    assert f'"--task {name}' in capsys.readouterr().out.replace("stackrev train --model stack-lstm --seed 0 ", '"') or (
+        name == "reversal"
+    )
+    assert checkpoints.describe(Path(run)).config.data.task == name
+    drawn = ["--lengths", "6-9", "--samples", "7", "--seed", "3"]
+    assert cli.main(["generate-data", "--task", alias, *drawn, "-o", data, "--quiet"]) == 0
+    assert cli.main(["evaluate", "--model", run, *drawn, "--json", "--quiet"]) == 0
+    one = json.loads(capsys.readouterr().out)[0]
+    assert cli.main(["evaluate", "--model", run, "--data", data, "--json", "--quiet"]) == 0
+    other = json.loads(capsys.readouterr().out)[0]
+    assert (one["fine"], one["coarse"], one["samples"]) == (other["fine"], other["coarse"], 7)
 
 
 def test_ids_above_a_byte_are_held_out_and_drawn() -> None:

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "calls.h"
+#include "deque.h"
 #include "queue.h"
 #include "readout.h"
 #include "recurrence_backward.h"
@@ -119,6 +120,8 @@ STACKREV_EXPORT_STRUCTURE(stack, StackRow, float)
 STACKREV_EXPORT_STRUCTURE(stack, StackRow, double)
 STACKREV_EXPORT_STRUCTURE(queue, QueueRow, float)
 STACKREV_EXPORT_STRUCTURE(queue, QueueRow, double)
+STACKREV_EXPORT_STRUCTURE(deque, DequeRow, float)
+STACKREV_EXPORT_STRUCTURE(deque, DequeRow, double)
 
 STACKREV_EXPORT int stackrev_read_out_float(const stackrev::ReadOutCall* call) { return read_out<float>(*call); }
 

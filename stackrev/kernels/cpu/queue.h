@@ -65,7 +65,7 @@ class QueueRow : public Row<S, P> {
         Index head;
     };
 
-    State start() const { return {*low0_, *high0_, initial_order(), 0}; }
+    State start(Index) const { return {*low0_, *high0_, initial_order(), 0}; }
 
     void step(Index t, State& now) const {
         now.low = lower(now.high, now.low + this->pop(t));
@@ -92,7 +92,7 @@ class QueueRow : public Row<S, P> {
         this->end_empty(N + length, N + steps, now.high);
     }
 
-    Gradient start_backward(const MemoryGradientArrays& g, Index b, Index length) const {
+    Gradient start_backward(const MemoryGradientArrays& g, Index b, Index length, Index) const {
         Gradient now{std::vector<double>(N), std::vector<double>(N), std::vector<double>(length + 1), 0, initial_order(), 0};
         if (g.g_end_low) now.low = g.g_end_low[b];
         if (g.g_end_high) now.highs[length] = g.g_end_high[b];

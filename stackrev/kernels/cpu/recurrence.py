@@ -16,7 +16,7 @@ from torch import Tensor
 from stackrev.kernels.cpu.calls import CHUNK_ROWS, MemoryGradientArrays, RecurrenceCall, RecurrenceGradientCall
 from stackrev.kernels.cpu.memory import contiguous
 from stackrev.kernels.cpu.operators import Operator, call, pointer, pointers
-from stackrev.kernels.cpu.structures import QUEUE, STACK, Layout, arrays, kept
+from stackrev.kernels.cpu.structures import DEQUE, QUEUE, STACK, Layout, arrays, kept
 
 
 class Arguments(NamedTuple):
@@ -283,7 +283,9 @@ def _operator(name: str, layout: Layout) -> Operator:
     )
 
 
-STACK_OPERATOR, QUEUE_OPERATOR = _operator("stack", STACK), _operator("queue", QUEUE)
+STACK_OPERATOR, QUEUE_OPERATOR, DEQUE_OPERATOR = (
+    _operator(*structure) for structure in (("stack", STACK), ("queue", QUEUE), ("deque", DEQUE))
+)
 
 
 def fits_a_table(inputs: Tensor, ids: Tensor) -> bool:
@@ -346,6 +348,23 @@ def queue_recurrence(
     """`recurrence` on a queue."""
     weights = control, control_bias, recurrent, biases
     return _run(QUEUE_OPERATOR, inputs, ids, lengths, noise, stretch, state, weights)
+
+
+def deque_recurrence(
+    inputs: Tensor,
+    ids: Tensor | None,
+    lengths: Tensor,
+    noise: Tensor | None,
+    stretch: float,
+    state: Sequence[Tensor],
+    control: Tensor,
+    control_bias: Tensor,
+    recurrent: Sequence[Tensor],
+    biases: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """`recurrence` on a deque."""
+    weights = control, control_bias, recurrent, biases
+    return _run(DEQUE_OPERATOR, inputs, ids, lengths, noise, stretch, state, weights)
 
 
 def _run(

@@ -121,7 +121,7 @@ class Backward : Recurrence<S, Structure> {
             }
             if (g_.g_end_read) copy<S>(now.read.data() + i * pr, static_cast<const S*>(g_.g_end_read) + b * R, R);
             start_values(b);
-            now.memory.push_back(this->row(b).start_backward(g_.gradients, b, c_.lengths[b]));
+            now.memory.push_back(this->row(b).start_backward(g_.gradients, b, c_.lengths[b], T));
         }
         return now;
     }

@@ -66,7 +66,7 @@ class Forward : Recurrence<S, Structure> {
                 copy<S>(now.cells[k].data() + i * ph, static_cast<const S*>(c_.cell0) + (k * B + b) * H, H);
             }
             copy<S>(now.sources[0].data() + i * weights_.source(0), static_cast<const S*>(c_.read0) + b * R, R);
-            now.memory.push_back(this->row(b).start());
+            now.memory.push_back(this->row(b).start(T));
         }
         return now;
     }

@@ -99,7 +99,7 @@ class StackRow : public Row<S, P> {
     };
 
     // The chain of those that are alive
-    State start() {
+    State start(Index) {
         State now{*high0_, -1};
         for (Index s = 0; s < N; ++s) {
             bottoms_[s * B] = this->bottom0(s);
@@ -130,7 +130,7 @@ class StackRow : public Row<S, P> {
         for (Index t = length; t < steps; ++t) this->link(N + t) = -1;
     }
 
-    Gradient start_backward(const MemoryGradientArrays& g, Index b, Index length) const {
+    Gradient start_backward(const MemoryGradientArrays& g, Index b, Index length, Index) const {
         Gradient now{std::vector<double>(N + length), std::vector<double>(N + length), g.g_end_high ? g.g_end_high[b] : 0};
         for (Index s = 0; g.g_end_bottoms && s < N + length; ++s) now.bottoms[s] = g.g_end_bottoms[s * B + b];
         if (g.g_end_tops) {

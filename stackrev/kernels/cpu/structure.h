@@ -9,11 +9,11 @@
 // strengths. Heights are double. It has
 //
 //     kEnds                                      E
-//     State start()                              what a row carries from step to step
+//     State start(steps)                         what a row carries from step to step
 //     step(t, state)                             remove, add
 //     read(t, state, depth, reads)               what is read after step t, added to `reads`
 //     finish(state, length, steps)               the results, of a row that took `length` steps
-//     Gradient start_backward(g, length)         the same from the last step to the first; g: of the results
+//     Gradient start_backward(g, b, length, steps)   the same from the last step to the first; g: of the results
 //     read_backward(t, gradient, depth, g_reads, g_values, g_depth, begun)
 //     step_backward(t, gradient, g_push, g_pop)  E numbers each
 //     finish_backward(gradient, g)
@@ -158,7 +158,7 @@ class NeuralMemory {
     void forward(Index first, Index end) {
         std::vector<typename RowOf::State> now;
         now.reserve(end - first);
-        for (Index b = first; b < end; ++b) now.push_back(row(b).start());
+        for (Index b = first; b < end; ++b) now.push_back(row(b).start(T));
         for (Index t = 0; t < T; ++t) {
             for (Index b = first; b < end; ++b) {
                 RowOf memory = row(b);
@@ -176,7 +176,7 @@ class NeuralMemory {
         const Index rows = end - first;
         std::vector<typename RowOf::Gradient> now;
         now.reserve(rows);
-        for (Index b = first; b < end; ++b) now.push_back(row(b).start_backward(g.gradients, b, T));
+        for (Index b = first; b < end; ++b) now.push_back(row(b).start_backward(g.gradients, b, T, T));
         // Whether an element's gradient has a value yet. Filling all with zeros first would take a way through memory more.
         std::vector<char> begun((N + E * T) * rows, 0);
         const auto fill = [&](Index s, Index b) {

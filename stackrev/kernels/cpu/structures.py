@@ -111,6 +111,7 @@ class Layout(NamedTuple):
 
 STACK = Layout(1, 0, lambda initial, steps: initial + steps)
 QUEUE = Layout(1, 2, lambda initial, steps: 0)
+DEQUE = Layout(2, 2, lambda initial, steps: 2 * steps)
 
 
 def kept(layout: Layout, initial: int, steps: int, heights: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,7 +250,9 @@ def _operator(name: str, layout: Layout) -> Operator:
     )
 
 
-STACK_OPERATOR, QUEUE_OPERATOR = _operator("stack", STACK), _operator("queue", QUEUE)
+STACK_OPERATOR, QUEUE_OPERATOR, DEQUE_OPERATOR = (
+    _operator(*structure) for structure in (("stack", STACK), ("queue", QUEUE), ("deque", DEQUE))
+)
 
 
 def neural_stack(
@@ -287,3 +290,22 @@ def neural_queue(
         The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B], low [B] and high [B].
     """
     return QUEUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:5]
+
+
+def neural_deque(
+    values: Tensor,
+    push: Tensor,
+    pop: Tensor,
+    bottoms0: Tensor,
+    tops0: Tensor,
+    low0: Tensor,
+    high0: Tensor,
+    depth: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """The deque of structures/deque.py, on arguments that belong together; `Arguments` has their shapes.
+
+    Returns:
+        The reads [T, 2, B, M] at the top and at the bottom, and the final bottoms [N + 2T, B], tops [N + 2T, B], low [B]
+        and high [B].
+    """
+    return DEQUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:5]

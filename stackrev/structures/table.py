@@ -1,0 +1,56 @@
+"""The structures that a controller can work: what each is called, and what sets it apart from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from stackrev.structures.base import Positions
+from stackrev.structures.deque import Controls, DequeState, advance_deque
+from stackrev.structures.queue import QueueState, advance_queue
+from stackrev.structures.stack import StackState
+
+MemoryState = StackState | QueueState | DequeState
+Advance = Callable[[Positions, Tensor, Tensor], tuple[tuple[Tensor, ...], Positions]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """One kind of memory.
+
+    Attributes:
+        name: What it is called.
+        state: The class of its states.
+        ends: E, at how many ends it is worked: each has a push and a pop gate, a value and a read.
+        kernel: What its recurrence is called in the compiled kernels.
+        advance: One step of its positions, given push and pop [B, E]: how much of each element is read at each end, and
+            the positions after. None for the stack, whose recurrence in plain torch has a derivative written by hand.
+    """
+
+    name: str
+    state: type[MemoryState]
+    ends: int
+    kernel: str
+    advance: Advance | None
+
+
+def _queue(line: Positions, push: Tensor, pop: Tensor) -> tuple[tuple[Tensor, ...], Positions]:
+    return advance_queue(line, push[:, 0], pop[:, 0])
+
+
+def _deque(column: Positions, push: Tensor, pop: Tensor) -> tuple[tuple[Tensor, ...], Positions]:
+    return advance_deque(column, Controls(*push.unbind(1), *pop.unbind(1)))
+
+
+STACK = Structure(name="stack", state=StackState, ends=1, kernel="recurrence", advance=None)
+QUEUE = Structure(name="queue", state=QueueState, ends=1, kernel="queue_recurrence", advance=_queue)
+DEQUE = Structure(name="deque", state=DequeState, ends=2, kernel="deque_recurrence", advance=_deque)
+
+STRUCTURES = STACK, QUEUE, DEQUE
+
+
+def structure_of(state: MemoryState) -> Structure:
+    """The structure whose state it is."""
+    return next(each for each in STRUCTURES if isinstance(state, each.state))  # torch.compile takes no table of classes
