@@ -1,0 +1,176 @@
+"""What ends a run: checks on held-out strings, settling, a loss that is not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from handmade import CONFIG as HANDMADE
+from handmade import handmade_reverser
+from tiny_runs import DATA, PLAIN, Stop, assert_same, stop_after, tiny, weights
+from torch import Tensor
+
+from stackrev.errors import TrainingError
+from stackrev.evaluation.scoring import Scores
+from stackrev.kinds.config import Config
+from stackrev.tasks import REVERSAL
+from stackrev.training import trainer as training
+from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, train
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite(poison: float) -> None:
+    trainer = Trainer(tiny())
+    with pytest.raises(Stop):
+        trainer.run(stop_after(2, BatchEvent))
+    with torch.no_grad():
+        trainer.model.logits.bias[5] = poison
+    before = weights(trainer)
+    with pytest.raises(TrainingError, match="no longer finite at batch 3") as caught:
+        trainer.run()
+    assert caught.value.hint
+    assert trainer.progress.batch == 2
+    for name, each in weights(trainer).items():
+        assert torch.equal(each.nan_to_num(), before[name].nan_to_num()), name
+
+
+Answer = tuple[bool, bool]  # whether validation and test are right
+Y, N = (True, True), (False, False)
+FEW, ALL = 2, 6
+
+
+def script(
+    monkeypatch: pytest.MonkeyPatch, few: Sequence[Answer], everything: dict[int, Answer] | None = None
+) -> list[list[int]]:
+    """Checks that come out as told: the first strings of either set, and the whole of it where that differs.
+
+    What is given back fills with the sizes of the sets that each check scores.
+    """
+    sizes: list[list[int]] = []
+
+    def scripted(_: object, strings: Sequence[Tensor], *, task: object) -> Scores:
+        assert task is REVERSAL
+        if not sizes or (len(strings) == FEW and len(sizes[-1]) != 1):
+            sizes.append([])
+        check, place = len(sizes) - 1, len(sizes[-1]) % 2
+        sizes[-1].append(len(strings))
+        answer = few[check] if len(strings) == FEW else (everything or {}).get(check, few[check])
+        return Scores(tuple(len(each) + answer[place] for each in strings), tuple(map(len, strings)))
+
+    monkeypatch.setattr(training, "score", scripted)
+    monkeypatch.setattr(training, "CHECK_SAMPLES", FEW)
+    return sizes
+
+
+def test_a_check_scores_all_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    half = (True, False)
+    sizes = script(monkeypatch, [N, half, Y, Y, Y, Y, Y], {2: half})
+    trainer = train(tiny(batches=30, settle_batches=9))
+    few, everything = [FEW, FEW], [FEW, FEW, ALL, ALL]
+    # wrong, half wrong, right but for the rest, solved, settling twice, the end
+    assert sizes == [few, few, everything, everything, few, few, everything]
+    assert [line["validation"]["samples"] for line in trainer.progress.history] == [2, 2, 6, 6, 2, 2, 6]
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (12, 21)
+
+
+def test_the_last_check_scores_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = script(monkeypatch, [N, N])
+    assert not train(tiny(batches=6)).progress.solved_batch
+    assert sizes == [[FEW, FEW], [FEW, FEW, ALL, ALL]]
+
+
+def test_a_run_ends_by_its_whole_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [Y] * 6, {2: (True, False)})
+    trainer = train(tiny(batches=30, settle_batches=6))
+    # what was to be the end, at 9, finds an error in the rest: the run goes on to the next check
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (3, 12)
+
+
+@pytest.mark.parametrize(
+    ("checks", "settle", "solved", "end"),
+    [
+        ([N, Y, Y, Y, Y, Y, Y], 6, 6, 12),
+        ([N, Y, Y, Y, Y], 0, 6, 6),
+        ([N, Y, Y, Y, Y, Y, Y], 4, 6, 10),  # between two checks
+        ([N, Y, Y, N, Y], 4, 6, 12),  # wrong at that moment
+        ([Y, N, Y, Y, Y], 6, 3, 9),  # right again in time
+        ([Y, Y, (True, False), N, Y, Y], 6, 3, 15),  # wrong at the check that would end it
+        ([N, N, N, N, N, N, Y, Y], 6, 21, 21),  # no batches left
+        ([Y] * 14, None, 3, 21),
+    ],
+)
+def test_a_run_settles(
+    monkeypatch: pytest.MonkeyPatch,
+    checks: list[Answer],
+    settle: int | None,
+    solved: int,
+    end: int,
+) -> None:
+    script(monkeypatch, checks)
+    trainer = train(tiny(batches=21, settle_batches=settle))
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (solved, end)
+
+
+def test_the_last_batch_is_checked_whatever_went_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [N, Y] + [N] * 8)
+    trainer = train(tiny(batches=20, settle_batches=4))
+    assert [line["batch"] for line in trainer.progress.history] == [3, 6, 9, 10, 12, 15, 18, 20]
+
+
+def test_a_perfect_model_ends_its_run() -> None:
+    config = Config(
+        data=DATA,
+        model=HANDMADE,
+        training=dataclasses.replace(PLAIN, batches=30, learning_rate=1e-9, settle_batches=6),
+    )
+    trainer = Trainer(config)
+    trainer.model.load_state_dict(handmade_reverser().state_dict())
+    events: list[Event] = []
+    trainer.run(events.append)
+    assert isinstance(events[3], CheckEvent)
+    assert events[3].perfect
+    assert events[3].validation.samples == events[3].test.samples == 6
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (3, 9)
+
+
+def test_recurrent_weights_are_penalised_once_a_run_is_solved() -> None:
+    def learn(solved: int | None, penalty: float) -> Trainer:
+        trainer = Trainer(tiny(batches=1, recurrent_l1=penalty))
+        trainer.progress.solved_batch = solved
+        trainer.run()
+        return trainer
+
+    plain, early, late = learn(0, 0.0), learn(None, 0.05), learn(0, 0.05)
+    assert_same(weights(early), weights(plain))
+    recurrent = {id(each) for each in late.model.recurrent_weights()}
+    fall = 0.05
+    for name, parameter in late.model.named_parameters():
+        before = weights(plain)[name]
+        shrunk = torch.where(before.abs() > fall, before - fall * before.sign(), 0.0)
+        torch.testing.assert_close(parameter.detach(), shrunk if id(parameter) in recurrent else before)
+
+
+def test_a_solved_run_is_trained_with_cooler_logits() -> None:
+    def gradients(solved: int | None, temperature: float, logits: float) -> tuple[float, dict[str, Tensor]]:
+        trainer = Trainer(tiny(batches=1, settle_temperature=temperature, clip_norm=math.inf))
+        trainer.progress.solved_batch = solved
+        with torch.no_grad():
+            for each in trainer.model.logits.parameters():
+                each.mul_(logits)
+        events: list[Event] = []
+        trainer.run(events.append)
+        assert isinstance(events[0], BatchEvent)
+        return events[0].loss, {name: each.grad.clone() for name, each in trainer.model.named_parameters()}  # type: ignore[union-attr]
+
+    loss, plain = gradients(0, 1.0, 1.0)
+    assert gradients(None, 4.0, 1.0)[0] == loss
+    assert_same(gradients(None, 4.0, 1.0)[1], plain)
+    settling, cooled = gradients(0, 4.0, 1.0)
+    assert settling == pytest.approx(loss)  # what is reported is the loss of the logits as they are
+    _, divided = gradients(0, 1.0, 0.25)
+    for name, each in cooled.items():  # dividing the logits is dividing the last layer, whose own gradient is then less
+        last = name.startswith("logits.")
+        torch.testing.assert_close(each, divided[name] * (0.25 if last else 1.0))
