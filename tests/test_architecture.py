@@ -146,6 +146,25 @@ def test_no_files_import_each_other_in_a_circle():
     assert circle({first: {second}, second: {first}}) == [first, second, first]
 
 
+# What fits in a reader's head: lines of a file, by how its name ends.
+MOST_LINES = {".py": 400, ".h": 450, ".cpp": 450, ".js": 450}
+SOURCES = sorted(
+    path
+    for folder in ("stackrev", "scripts")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in MOST_LINES
+)
+
+
+def test_no_file_is_long():
+    too_long = []
+    for path in SOURCES:
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT)
+        if (lines := len(text.splitlines())) > MOST_LINES[path.suffix]:
+            too_long.append(f"{name} has {lines} lines")
+    assert too_long == []
+
+
 def test_what_a_model_is_called_is_said_in_few_places():
     found = {
         str(path.relative_to(PACKAGE))

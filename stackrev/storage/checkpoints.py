@@ -1,6 +1,7 @@
 """Checkpoints: a folder that describes itself; no crash can spoil it, and it is read as if it came from a stranger.
 
-`format` tells what the files of a checkpoint's folder hold. This module keeps the folder whole.
+`format` tells what the files of a checkpoint's folder hold, and `reading` reads them. This module keeps the folder
+whole, and offers both.
 
 **Writing.** A writer holds the folder's lock (see `locks`). The one commit point is the replacement of config.json. New
 weights and history are first staged beside the old ones, on disk; then config.json, which carries their checksums,
@@ -12,27 +13,22 @@ from these and carries no checksum: after a crash it may be one save behind.
 A folder is written to only if what it holds under a checkpoint's names is one of ours, whole: nobody's config.json and
 nobody's README.md is replaced.
 
-**Reading.** Only regular files are opened, of a size that the configuration allows, and no others than those that
-`format` names. A reader needs no lock.
-
 Imports no torch, but where weights are written.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackrev.errors import CheckpointError, FileError, MissingFileError
+from stackrev.errors import CheckpointError
 from stackrev.kinds.config import Config
 from stackrev.storage import certificates, files, locks
-from stackrev.storage.card import MARK, model_card
+from stackrev.storage.card import model_card
 from stackrev.storage.format import (
-    AGAIN,
     ALL_FILES,
     CARD,
     CERTIFICATE,
@@ -40,23 +36,29 @@ from stackrev.storage.format import (
     FILES,
     HISTORY,
     LIMITS,
-    MAX_HEADER,
     WEIGHTS,
     Description,
-    RawTensor,
     as_unicode,
     dump_description,
     dump_history,
     dump_weights,
-    parse_description,
-    parse_history,
-    parse_weights,
     results,
     sha,
-    short,
-    size_of,
 )
 from stackrev.storage.locks import Lock
+from stackrev.storage.reading import (
+    Verification,
+    attempts,
+    describe,
+    foreign,
+    load_config,
+    matching,
+    read,
+    read_file,
+    read_history,
+    read_weights,
+    verify,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,184 +89,6 @@ __all__ = [
 
 WAIT_SECONDS = 10.0
 """How long a save waits for another one into the same folder."""
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
-_MOST_STAGED = 8  # how many staged files a reader looks at: a writer that dies leaves one, and the next clears it away
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` has checked.
-
-    Attributes:
-        folder: The checkpoint.
-        checksums: The SHA-256 of each file, as recorded and as found.
-        parameters: How many weights there are, all finite.
-    """
-
-    folder: Path
-    checksums: Mapping[str, str]
-    parameters: int
-
-
-# Reading.
-
-
-def load_config(folder: Path) -> tuple[Config, Mapping[str, Any]]:
-    """The configuration and the scores of a checkpoint, without its weights and without torch.
-
-    Raises:
-        CheckpointError: config.json is missing, damaged or not one of ours.
-    """
-    description = describe(folder)
-    return description.config, description.scores
-
-
-def describe(folder: Path) -> Description:
-    """All that config.json says.
-
-    Raises:
-        CheckpointError: It is missing, damaged or not one of ours.
-    """
-    path = Path(folder) / CONFIG
-    return parse_description(path, _read_file(path, LIMITS[CONFIG]))
-
-
-def read(folder: Path) -> tuple[Description, dict[str, RawTensor]]:
-    """What config.json says and the weights that belong to it, without torch; another may be writing meanwhile.
-
-    Returns:
-        The description, and the tensors by their names in the model's `state_dict`, in the order of its `shapes`.
-
-    Raises:
-        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
-    """
-    folder = Path(folder)
-    for description in _attempts(folder):
-        config = description.config.model
-        size = size_of(folder / CONFIG, config)
-        data = _matching(folder, WEIGHTS, description.checksums[WEIGHTS], 8 + MAX_HEADER + size)
-        if data is not None:
-            return description, parse_weights(folder / WEIGHTS, data, config)
-    raise CheckpointError(_mismatch(folder / WEIGHTS, size), hint=AGAIN)
-
-
-def read_weights(folder: Path) -> tuple[Config, dict[str, RawTensor]]:
-    """The configuration and the weights alone; see `read`."""
-    description, weights = read(folder)
-    return description.config, weights
-
-
-def read_history(folder: Path) -> list[dict[str, Any]]:
-    """What happened in training, oldest first.
-
-    Raises:
-        CheckpointError: The checkpoint is incomplete or damaged.
-    """
-    folder = Path(folder)
-    for description in _attempts(folder):
-        data = _matching(folder, HISTORY, description.checksums[HISTORY], LIMITS[HISTORY])
-        if data is not None:
-            return parse_history(folder / HISTORY, data)
-    raise CheckpointError(f"{folder / HISTORY} does not have the checksum in {CONFIG}", hint=AGAIN)
-
-
-def verify(folder: Path) -> Verification:
-    """Check everything about a checkpoint: checksums of all files, a strict load, finite weights.
-
-    Raises:
-        CheckpointError: Something is wrong.
-    """
-    folder = Path(folder)
-    read_history(folder)
-    description, weights = read(folder)
-    return Verification(folder, description.checksums, sum(len(each.data) // 4 for each in weights.values()))
-
-
-def foreign(folder: Path) -> str | None:
-    """A file under one of a checkpoint's names that is not of a whole checkpoint of ours; None if there is none."""
-    folder = Path(folder)
-    taken = [name for name in ALL_FILES if os.path.lexists(folder / name)]
-    try:
-        description = describe(folder)
-    except CheckpointError:
-        return CONFIG if CONFIG in taken else taken[0] if taken else None
-    for name, checksum in description.checksums.items():
-        with contextlib.suppress(CheckpointError):
-            if _matching(folder, name, checksum, LIMITS[name]) is not None:
-                continue
-        if name in taken:
-            return name
-    with contextlib.suppress(CheckpointError):
-        if CARD in taken and MARK.encode() not in _read_file(folder / CARD, LIMITS[CARD]).splitlines():
-            return CARD
-    return None
-
-
-def _attempts(folder: Path) -> Iterator[Description]:
-    """What config.json says, again each time it has changed since: its writer may be at work."""
-    previous = None
-    for _ in range(10):
-        description = describe(folder)
-        if description == previous:
-            return
-        previous = description
-        yield description
-
-
-def _matching(folder: Path, name: str, checksum: str, limit: int) -> bytes | None:
-    """The contents of a file, or of a staged one that is about to take its place, whichever has the checksum."""
-    path = folder / name
-    # In this order: a writer may rename the staged file in between.
-    for each in (*files.staged_files(path)[:_MOST_STAGED], path):
-        try:
-            data = _read_file(each, limit)
-        except CheckpointError:
-            if each == path:
-                raise
-            continue
-        if sha(data) == checksum:
-            return data
-    return None
-
-
-def _mismatch(path: Path, expected: int) -> str:
-    """Why a weights file has the wrong checksum."""
-    with files.raising(CheckpointError), files.opened(path, 2**63) as file:
-        start = file.read(8)
-        size = os.fstat(file.fileno()).st_size
-    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK"):
-        return f"{path} is a pickle, which is never read"
-    if size < expected + 8:
-        return f"{path} is truncated: it has {size:,} bytes, and its weights alone take {expected:,}"
-    return f"{path} does not have the checksum in {CONFIG}"
-
-
-def _read_file(path: Path, limit: int) -> bytes:
-    try:
-        return files.read_bytes(path, limit)
-    except MissingFileError:
-        raise _missing(path) from None
-    except FileError as error:
-        raise CheckpointError(error.message, hint=error.hint) from error
-
-
-def _missing(path: Path) -> CheckpointError:
-    folder = path.parent
-    if not folder.is_dir():
-        return CheckpointError(f"there is no folder {folder}")
-    pickles: list[str] = []
-    with contextlib.suppress(OSError):
-        pickles = sorted(each.name for each in folder.iterdir() if each.suffix in _PICKLES)
-    if path.name in (WEIGHTS, CONFIG) and pickles:
-        return CheckpointError(
-            f"{folder} has no {path.name} but {short(pickles[0])}",
-            hint="pickled weights are never read: only safetensors",
-        )
-    return CheckpointError(f"{folder} has no {path.name}", hint="a checkpoint is a folder made by stackrev train")
-
-
-# Writing.
 
 
 def save(
@@ -332,9 +156,9 @@ def copy(source: Path, target: Path) -> None:
         CheckpointError: The checkpoint is damaged, or the copy cannot be written.
     """
     source, target = Path(source), Path(target)
-    for description in _attempts(source):
+    for description in attempts(source):
         contents = {
-            name: _matching(source, name, checksum, LIMITS[name]) for name, checksum in description.checksums.items()
+            name: matching(source, name, checksum, LIMITS[name]) for name, checksum in description.checksums.items()
         }
         found = {name: data for name, data in contents.items() if data is not None}
         if len(found) == len(contents):
@@ -381,7 +205,7 @@ def _commit(folder: Path, new: Mapping[str, bytes], description: Description, na
     history = new.get(HISTORY)
     if history is None:
         with contextlib.suppress(CheckpointError):
-            history = _matching(folder, HISTORY, description.checksums[HISTORY], LIMITS[HISTORY])
+            history = matching(folder, HISTORY, description.checksums[HISTORY], LIMITS[HISTORY])
     card = model_card(name or folder.resolve().name, description, history or b"", certified=certified)
     files.write(folder / CARD, card.encode())
 
@@ -394,7 +218,7 @@ def _settle(folder: Path) -> None:
     for name, checksum in checksums.items():
         for staged in files.staged_files(folder / name):
             with contextlib.suppress(CheckpointError):
-                if sha(_read_file(staged, LIMITS[name])) == checksum:
+                if sha(read_file(staged, LIMITS[name])) == checksum:
                     files.place(staged, folder / name)
                     break
     for name in ALL_FILES:

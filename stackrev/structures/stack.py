@@ -1,6 +1,7 @@
 """The differentiable neural stack of Grefenstette et al. 2015: its equations, its step and its state.
 
-Whatever works a stack in Python takes its step from here; that of the compiled kernels is in kernels/cpu/stack.h.
+Whatever works a stack on tensors takes its step from here; that of the compiled kernels is in kernels/cpu/stack.h, and
+`columns.py` has one on plain numbers, which draws what is on a stack and needs no torch.
 
 Picture the stack as a column of liquid: pushing pours on top, popping drains from the top, reading averages over the
 top unit of height. With B rows in a batch, T steps, N elements on the stack before them and values of width M:

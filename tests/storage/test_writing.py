@@ -17,7 +17,7 @@ from stackrev.kinds.config import Config
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.models import build, load
 from stackrev.models.stack_lstm import StackLSTMReverser
-from stackrev.storage import checkpoints, locks
+from stackrev.storage import checkpoints, format, locks
 from stackrev.storage.card import model_card
 
 SMALL = Config(model=StackLSTMConfig(hidden_size=8, stack_width=6))
@@ -247,7 +247,7 @@ def test_a_whole_character_written_as_two_escapes_is_one(tmp_path):
 def test_history_is_read_as_strictly(tmp_path):
     for line in ('{"a": "\\ud800"}', '{"a": ' + "[" * 40 + "]" * 40 + "}", '{"a": ' + "[" * 100_000 + "}"):
         with pytest.raises(CheckpointError, match=r"history"):
-            checkpoints.parse_history("history.jsonl", line.encode())
+            format.parse_history("history.jsonl", line.encode())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
