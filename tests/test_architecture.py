@@ -149,10 +149,7 @@ def test_no_files_import_each_other_in_a_circle():
 # What fits in a reader's head: lines of a file, by how its name ends.
 MOST_LINES = {".py": 400, ".h": 450, ".cpp": 450, ".js": 450}
 SOURCES = sorted(
-    path
-    for folder in ("stackrev", "scripts")
-    for path in (ROOT / folder).rglob("*")
-    if path.suffix in MOST_LINES
+    path for folder in ("stackrev", "scripts") for path in (ROOT / folder).rglob("*") if path.suffix in MOST_LINES
 )
 
 

@@ -305,7 +305,7 @@ def neural_deque(
     """The deque of structures/deque.py, on arguments that belong together; `Arguments` has their shapes.
 
     Returns:
-        The reads [T, 2, B, M] at the top and at the bottom, and the final bottoms [N + 2T, B], tops [N + 2T, B], low [B]
-        and high [B].
+        The reads [T, 2, B, M] at the top and at the bottom, and the final bottoms [N + 2T, B], tops [N + 2T, B],
+        low [B] and high [B].
     """
     return DEQUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:5]
