@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stackrev.cli.common import DEFAULT_MODEL, UsageError, set_threads
+import typer
+
+from stackrev.cli import requests
+from stackrev.cli.common import DEFAULT_MODEL, UsageError, find_model, set_threads
 from stackrev.cli.memory import size
 from stackrev.cli.output import GREEN, RED, Output, Painted, Styled
 from stackrev.cli.progress import Bar
-from stackrev.cli.requests import Request, name, require_room
-from stackrev.errors import StackrevError
+from stackrev.cli.requests import Meaning, Request, name, require_room
+from stackrev.errors import DataError, StackrevError
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace
     from stackrev.page import Contents
+    from stackrev.tasks.base import Task
 
 TRACE_SYMBOLS = 2_000
 """The longest text that is traced."""
@@ -26,48 +31,126 @@ PROBE = 4_096
 """How many characters of it are timed for that."""
 
 
+class Asked(NamedTuple):
+    """What a command line asks of a network, as `reverse` and `apply` read it.
+
+    Attributes:
+        words: The texts.
+        context: Typer's, which knows what stands after `--`.
+        model: The network, by its name.
+        lines: How lines are meant.
+        check: Whether answers are compared with what is to be written.
+        trace: Whether what the network does with its stack is shown.
+        trace_html: Where a page that runs it on the text is written, if anywhere.
+        cache_dir: The Hub's cache.
+        offline: Whether the network is not to be used.
+        threads: How many threads torch may use.
+        json: Whether answers are JSON.
+    """
+
+    words: list[str]
+    context: typer.Context
+    model: str
+    lines: Meaning | None
+    check: bool
+    trace: bool
+    trace_html: Path | None
+    cache_dir: Path | None
+    offline: bool
+    threads: int | None
+    json: bool
+
+    @property
+    def stream(self) -> bool:
+        """Whether texts are lines of stdin. After -- even a lone - is a text."""
+        dash = self.words == ["-"] and "--" not in (self.context.obj or {}).get("words", ())
+        return not self.words or dash
+
+
+def respond(asked: Asked, task: Task | None, *, command: str, key: str, example: str) -> None:
+    """Answer the texts of a command line.
+
+    Args:
+        asked: What is asked.
+        task: What is to be done with texts; None for what the model has learned.
+        command: What the command is called, for messages.
+        key: What JSON calls an answer.
+        example: A command line that works, for a hint.
+
+    Raises:
+        UsageError: There is no text, or more than one.
+        typer.Exit: An answer is wrong, and answers are to be checked.
+    """
+    if len(asked.words) > 1:
+        raise UsageError("there is more than one text", hint=f"put it in single quotes: stackrev {command} 'two words'")
+    if asked.trace_html is not None and asked.stream:
+        raise UsageError("--trace-html shows one text", hint="give it as an argument")
+    output = Output(json=asked.json)
+    if asked.stream and (sys.stdin is None or (sys.stdin.isatty() and not asked.words)):
+        raise UsageError(f"there is nothing to {command}", hint=f"try: {example}")
+    with output.progress("working", total=0, wait=True) as bar:
+        folder = None
+        if task is None:
+            folder = find_model(asked.model, offline=asked.offline, cache_dir=asked.cache_dir)
+            task = _learned(folder)
+        if asked.check and not task.knows:
+            hint = "leave out --check; stackrev evaluate --data compares with a file"
+            raise UsageError(f"nobody knows the right answers of {asked.model} to any text", hint=hint)
+        if asked.stream:
+            batches = requests.parse_lines(sys.stdin.buffer, asked.lines or "plain", bar, task)
+        else:
+            batches = iter([[requests.parse_argument(asked.words[0], asked.lines or "auto", output.note, task)]])
+        # Read before the model is loaded, so that a text that cannot be taken need not wait for it.
+        first = next(batches, None)
+        if first is None:
+            return
+        folder = folder or find_model(asked.model, offline=asked.offline, cache_dir=asked.cache_dir)
+        answering = Answering(asked, folder, task, output, bar, key=key)
+        answering.answer(first)
+        for batch in batches:
+            answering.answer(batch)
+    if answering.wrong:
+        if asked.stream:
+            output.note(f"{answering.wrong:,} of {answering.count:,} lines are wrong")
+        raise typer.Exit(1)
+
+
+def _learned(folder: Path) -> Task:
+    """What a model has learned."""
+    from stackrev.storage import checkpoints
+    from stackrev.tasks.data import task_of
+
+    return task_of(checkpoints.describe(folder).config.data)
+
+
 class Answering:
     """A network, and what is shown of what it writes.
 
     Args:
-        model: The name it was asked for by.
+        asked: What is asked of it.
         folder: Where it lies.
+        task: What it has learned.
         output: Where answers go.
         bar: What moves while it works.
-        check: Whether answers are compared with the true reversal.
-        trace: Whether what the network does with its stack is shown.
-        page: Where a page that runs the network on the text is written, if anywhere.
-        threads: How many threads torch may use.
+        key: What JSON calls an answer.
     """
 
-    def __init__(
-        self,
-        model: str,
-        folder: Path,
-        output: Output,
-        bar: Bar,
-        *,
-        check: bool,
-        trace: bool,
-        page: Path | None,
-        threads: int | None,
-    ) -> None:
+    def __init__(self, asked: Asked, folder: Path, task: Task, output: Output, bar: Bar, *, key: str) -> None:
         from stackrev.evaluation.decoding import TorchDecoder
         from stackrev.models import open_decoder, require_task
-        from stackrev.tasks import REVERSAL
 
-        require_task(folder, REVERSAL, name=model)
+        require_task(folder, task, name=asked.model)
         self._decoder = open_decoder(folder)
-        if threads is not None and isinstance(self._decoder, TorchDecoder):
-            set_threads(threads)
-        self._output, self._bar = output, bar
-        self._check, self._page = check, page
-        self._tracer = _tracer(model, folder) if trace else None
-        self._contents = None if page is None else _contents(model, folder)
+        if asked.threads is not None and isinstance(self._decoder, TorchDecoder):
+            set_threads(asked.threads)
+        self._task, self._output, self._bar = task, output, bar
+        self._key, self._check, self._page = key, asked.check, asked.trace_html
+        self._tracer = _tracer(asked.model, folder, task) if asked.trace else None
+        self._contents = None if self._page is None else _contents(asked.model, folder)
         self.count = self.wrong = 0
 
     def answer(self, batch: list[Request]) -> None:
-        """Reverse texts, and print what is written as soon as all of them are done."""
+        """Transduce texts, and print what is written as soon as all of them are done."""
         for request in batch:
             self._bar.expect(2 * len(request.bound.ids))
             if len(request.bound.ids) >= LONG:
@@ -76,17 +159,28 @@ class Answering:
             written = self._decoder.write([each.bound.ids for each in batch], on_progress=self._bar)
             for request, ids in zip(batch, written, strict=True):
                 self.count += 1
-                error = first_error(ids, request.bound.ids) if self._check else None
+                wanted = self._wanted(request) if self._check else []
+                error = first_error(ids, wanted) if self._check else None
                 self._write_page(request)
                 if self._tracer is not None:
                     self._show_trace(self._tracer(request))
                 if not (self._output.json and self._tracer):
-                    self._show(request, ids, error)
+                    self._show(request, ids, wanted, error)
                 if error is not None:
                     self.wrong += 1
-                    self._output.error(describe(request, ids, error))
+                    self._output.error(describe(request, ids, wanted, error, unit=self._task.unit))
         finally:
             self._output.flush()
+
+    def _wanted(self, request: Request) -> list[int]:
+        """What is to be written, the end marker included."""
+        from stackrev.tasks import vocabulary
+
+        try:
+            return [*self._task.answer(request.bound.ids), vocabulary.END]
+        except DataError as error:
+            where = f"line {request.line}: " if request.line else ""
+            raise DataError(f"{where}{error.message}", hint=error.hint) from None
 
     def _announce(self, request: Request) -> None:
         """Say what a long text takes before it is taken."""
@@ -98,22 +192,23 @@ class Answering:
             pass
         seconds = (time.perf_counter() - start) / PROBE * length
         takes = f"{seconds:,.0f} s and {size(needed)} of memory"
-        self._output.note(f"{name(request)} has {length:,} characters, which take about {takes}")
+        self._output.note(f"{name(request)} has {length:,} {self._task.unit}s, which take about {takes}")
 
-    def _show(self, request: Request, ids: list[int], error: int | None) -> None:
+    def _show(self, request: Request, ids: list[int], wanted: list[int], error: int | None) -> None:
         from stackrev.tasks import vocabulary
 
         ended = ids[-1:] == [vocabulary.END]
         shown = ids[:-1] if ended and not request.marked else ids
         if self._output.json:
-            result: dict[str, Any] = {"text": request.text, "reversed": request.bound.show(shown)}
+            result: dict[str, Any] = {"text": request.text, self._key: request.bound.show(shown)}
             if self._check:
                 result |= {"correct": error is None, "first_error": error}
             self._output.record(result)
         elif error is None or not self._output.out.colour:
             self._output.line(request.bound.show(shown))
         else:
-            self._output.line(*_coloured(request, shown, error))
+            gap = self._task.written.join(("", ""))
+            self._output.line(*_coloured(request.bound.clusters(shown), shown, wanted, error, gap=gap))
 
     def _write_page(self, request: Request) -> None:
         if self._page is None or self._contents is None:
@@ -142,14 +237,14 @@ class Answering:
         return trace.picture(found, width=self._output.width, colour=self._output.out.colour)
 
 
-def _coloured(request: Request, shown: list[int], error: int) -> Iterator[str | Styled]:
+def _coloured(
+    glyphs: list[str], shown: list[int], wanted: list[int], error: int, *, gap: str
+) -> Iterator[str | Styled]:
     """What is right before the first error in green, and wrong symbols in red, from the first on."""
-    from stackrev.tasks import vocabulary
-
-    wanted = vocabulary.target_ids(request.bound.ids)
-    glyphs = request.bound.clusters(shown)
-    yield Styled("".join(glyphs[: error - 1]), GREEN)
+    yield Styled(gap.join(glyphs[: error - 1]), GREEN)
     for place in range(error - 1, len(shown)):
+        if place:
+            yield gap
         right = place < len(wanted) and shown[place] == wanted[place]
         yield glyphs[place] if right else Styled(glyphs[place], RED)
 
@@ -161,7 +256,7 @@ def _contents(model: str, folder: Path) -> Contents:
     return page.read(folder, model)
 
 
-def _tracer(model: str, folder: Path) -> Callable[[Request], Trace]:
+def _tracer(model: str, folder: Path, task: Task) -> Callable[[Request], Trace]:
     """What traces a request."""
     from stackrev.evaluation.capabilities import CanTrace
     from stackrev.models import load
@@ -174,25 +269,22 @@ def _tracer(model: str, folder: Path) -> Callable[[Request], Trace]:
         from stackrev.evaluation.traces import trace
 
         if len(request.bound.ids) > TRACE_SYMBOLS:
-            message = f"a text of {len(request.bound.ids):,} characters is too long to trace"
+            message = f"a text of {len(request.bound.ids):,} {task.unit}s is too long to trace"
             raise StackrevError(message, hint=f"give one of at most {TRACE_SYMBOLS:,}")
-        return trace(network, request.text)
+        return trace(network, request.text, task)
 
     return run
 
 
-def first_error(written: list[int], string: list[int]) -> int | None:
+def first_error(written: list[int], wanted: list[int]) -> int | None:
     """The place, from 1, of the first symbol that is not as it should be, a missing or early end marker included."""
-    from stackrev.tasks import vocabulary
-
-    wanted = vocabulary.target_ids(string)
     if written == wanted:
         return None
     pairs = enumerate(zip(written, wanted, strict=False), start=1)
     return next((place for place, (is_, should) in pairs if is_ != should), min(len(written), len(wanted)) + 1)
 
 
-def describe(request: Request, ids: list[int], error: int) -> str:
+def describe(request: Request, ids: list[int], wanted: list[int], error: int, *, unit: str) -> str:
     """What went wrong, in a line."""
     from stackrev.cli.visible import visible
     from stackrev.tasks import vocabulary
@@ -205,7 +297,6 @@ def describe(request: Request, ids: list[int], error: int) -> str:
         return "the end" if symbol == vocabulary.END else f"'{visible(request.bound.show([symbol]))}'"
 
     where = f"line {request.line}: " if request.line else ""
-    total = len(request.bound.ids)
-    place = f"character {error:,} of {total:,}" if error <= total else f"the end, after {total:,} characters"
-    wanted = vocabulary.target_ids(request.bound.ids)
+    total = len(wanted) - 1
+    place = f"{unit} {error:,} of {total:,}" if error <= total else f"the end, after {total:,} {unit}s"
     return f"{where}the network errs at {place}: it writes {symbol(ids)} and should write {symbol(wanted)}"

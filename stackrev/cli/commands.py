@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from stackrev.cli import (
+    apply,
     certify,
     common,
     evaluate,
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _module in (reverse, page, evaluate, certify, train, generate_data, models, search, experiment, plot):
+for _module in (reverse, apply, page, evaluate, certify, train, generate_data, models, search, experiment, plot):
     app.add_typer(_module.app)
 
 

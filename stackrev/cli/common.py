@@ -10,6 +10,7 @@ import typer
 
 from stackrev import __version__, kernels
 from stackrev.cli.output import Output
+from stackrev.cli.requests import Meaning
 from stackrev.config import LengthRange
 from stackrev.errors import StackrevError
 
@@ -82,6 +83,23 @@ def show_help(context: typer.Context) -> None:
         Output().text(context.get_help())
 
 
+LinesOption = Annotated[
+    Meaning | None,
+    typer.Option(
+        "--lines",
+        help=with_default(
+            "How lines are meant: plain, marked (between $ and |), or auto, marked where they look it.",
+            "plain; auto for an argument",
+        ),
+    ),
+]
+TraceOption = Annotated[bool, typer.Option("--trace", help="Show what the network does with its stack, a line a step.")]
+PageOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace-html", metavar="FILE", help="Write a page that runs the network on the text, as stackrev page does."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
 ThreadsOption = Annotated[

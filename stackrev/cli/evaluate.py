@@ -33,7 +33,7 @@ from stackrev.cli.common import (
 from stackrev.cli.output import Output
 from stackrev.config import LengthRange
 from stackrev.errors import CheckpointError
-from stackrev.tasks import TASKS
+from stackrev.tasks.data import task_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -216,7 +216,7 @@ def _score(name: str, checkpoint: Checkpoint, strings: _Strings, output: Output,
     from stackrev.evaluation.scoring import score, symbols_of
     from stackrev.evaluation.totals import Totals
 
-    model, task = checkpoint.model, TASKS[checkpoint.config.data.task]
+    model, task = checkpoint.model, task_of(checkpoint.config.data)
     totals, total = Totals(), strings.total(task, output)
     with output.progress(name, total=total) as bar:
         for piece in strings.pieces(task):

@@ -25,7 +25,7 @@ from stackrev.cli.common import (
 from stackrev.cli.output import Output
 from stackrev.cli.plot_data import checks, read_seeds, read_trials, setting_name
 from stackrev.config import LengthRange
-from stackrev.tasks import TASKS
+from stackrev.tasks.data import task_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,7 +154,7 @@ def lengths(
         checkpoint = load_model(name)
         sizes.require_scoring(checkpoint.model, wanted[-1])
         trained = trained or checkpoint.config.data.lengths
-        task, generator = TASKS[checkpoint.config.data.task], torch.Generator().manual_seed(seed)
+        task, generator = task_of(checkpoint.config.data), torch.Generator().manual_seed(seed)
         strings = [
             string
             for length in wanted
@@ -218,7 +218,7 @@ def _trace(name: str, text: str) -> Any:
         text = text[1:-1]
     if len(text) > 200:
         raise UsageError(f"{len(text)} symbols are too many for one figure", hint="give at most 200")
-    return trace(model, text, TASKS[checkpoint.config.data.task])
+    return trace(model, text, task_of(checkpoint.config.data))
 
 
 def _parse_lengths(text: str) -> list[int]:

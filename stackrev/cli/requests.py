@@ -1,4 +1,4 @@
-"""What `stackrev reverse` is asked to reverse: an argument, or the lines of stdin as they come."""
+"""What `stackrev reverse` and `stackrev apply` are asked for: an argument, or the lines of stdin as they come."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 from stackrev.cli.memory import available, size
 from stackrev.cli.progress import Bar
 from stackrev.errors import DataError, VocabularyError
+from stackrev.tasks import REVERSAL
+from stackrev.tasks.base import Task
 
 if TYPE_CHECKING:
-    from stackrev.tasks.text import Bound
+    from stackrev.tasks.text import Reading
 
 Meaning = Literal["plain", "marked", "auto"]
 """How a text is meant: as it stands, between `$` and `|`, or between them where it looks so."""
@@ -24,7 +26,7 @@ _SINGLE_QUOTES = "use single quotes, in which the shell leaves $ alone: stackrev
 
 
 class Request(NamedTuple):
-    """A text to reverse.
+    """A text to transduce.
 
     Attributes:
         text: Without markers.
@@ -34,35 +36,41 @@ class Request(NamedTuple):
     """
 
     text: str
-    bound: Bound
+    bound: Reading
     marked: bool
     line: int
 
 
-def parse(text: str, meaning: Meaning, *, line: int = 0, on_progress: Callable[[int], object] | None = None) -> Request:
+def parse(
+    text: str,
+    meaning: Meaning,
+    *,
+    task: Task = REVERSAL,
+    line: int = 0,
+    on_progress: Callable[[int], object] | None = None,
+) -> Request:
     """The request that a text makes.
 
     Raises:
         DataError: It is meant to have markers, and has none.
-        VocabularyError: It has too many different characters.
+        VocabularyError: It has too many different characters, or what the task has no symbol for.
     """
-    from stackrev.tasks.text import bind
-
     marked = meaning != "plain" and len(text) >= 2 and text[0] == "$" and text[-1] == "|"
     if meaning == "marked" and not marked:
         raise DataError("the text is not between $ and |", hint=_SINGLE_QUOTES if not line else "--lines plain or auto")
     if marked:
         text = text[1:-1]
-    return Request(text, bind(text, on_progress=on_progress), marked, line)
+    return Request(text, task.bind(text, on_progress=on_progress), marked, line)
 
 
-def parse_argument(text: str, meaning: Meaning, tell: Callable[[str], object]) -> Request:
+def parse_argument(text: str, meaning: Meaning, tell: Callable[[str], object], task: Task = REVERSAL) -> Request:
     """The request that an argument makes.
 
     Args:
         text: What was typed; a byte that is not UTF-8 is a lone surrogate.
         meaning: How it is meant.
-        tell: Called with a note where the text is not reversed as it stands.
+        tell: Called with a note where the text is not taken as it stands.
+        task: What is to be done with it.
 
     Raises:
         DataError: It is not UTF-8, or is meant to have markers and has none.
@@ -77,21 +85,22 @@ def parse_argument(text: str, meaning: Meaning, tell: Callable[[str], object]) -
     except UnicodeEncodeError:
         pass  # half a surrogate pair, as Windows may have it: `bind` says so
     if meaning == "auto" and text.endswith("|") and not text.startswith("$"):
-        tell("reversed without the | at its end; if it began with $, use single quotes: the shell replaced $...")
+        tell("taken without the | at its end; if it began with $, use single quotes: the shell replaced $...")
         text = text[:-1]
-    return parse(text, meaning)
+    return parse(text, meaning, task=task)
 
 
-def parse_lines(file: BinaryIO, meaning: Meaning, bar: Bar) -> Iterator[list[Request]]:
+def parse_lines(file: BinaryIO, meaning: Meaning, bar: Bar, task: Task = REVERSAL) -> Iterator[list[Request]]:
     """The requests of all lines that have come in, each time some have.
 
     Args:
         file: What the lines come from.
         meaning: How they are meant.
         bar: What moves while a long line is cut into characters.
+        task: What is to be done with them.
 
     Raises:
-        DataError: A line cannot be reversed; what comes before it is yielded first.
+        DataError: A line cannot be taken; what comes before it is yielded first.
     """
     number = offset = 0
     room = available()
@@ -104,7 +113,7 @@ def parse_lines(file: BinaryIO, meaning: Meaning, bar: Bar) -> Iterator[list[Req
                 text = line.removesuffix(b"\r").decode()
                 if not text.isascii():
                     bar.expect(len(text))
-                batch.append(parse(text, meaning, line=number, on_progress=bar))
+                batch.append(parse(text, meaning, task=task, line=number, on_progress=bar))
             except (DataError, VocabularyError, UnicodeDecodeError) as error:
                 if batch:
                     yield batch
@@ -124,7 +133,7 @@ def _lines(file: BinaryIO, most: int | None) -> Iterator[list[bytes]]:
         if most is not None and length > most:
             raise DataError(
                 f"line {number} has no end after {length:,} bytes, and there is no memory for more",
-                hint="reverse it in parts",
+                hint="give it in parts",
             )
         if more:
             yield [b"".join(pieces), *more[:-1]]
@@ -152,9 +161,9 @@ def require_room(request: Request, needed: int) -> None:
     room = available()
     if room is not None and needed > room:
         raise DataError(
-            f"{name(request)} has {len(request.bound.ids):,} characters: reversing it takes about {size(needed)} of "
-            f"memory, and {size(room)} are free",
-            hint="reverse it in parts",
+            f"{name(request)} has {len(request.bound.ids):,} characters, which take about {size(needed)} of memory, "
+            f"and {size(room)} are free",
+            hint="give it in parts",
         )
 
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stackrev.cli import requests
-from stackrev.cli.answering import Answering
+from stackrev.cli.answering import Asked, respond
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     CacheOption,
     JsonOption,
+    LinesOption,
     ModelOption,
     OfflineOption,
+    PageOption,
     ThreadsOption,
-    UsageError,
+    TraceOption,
     examples,
-    find_model,
-    with_default,
 )
-from stackrev.cli.output import Output
-from stackrev.cli.requests import Meaning
+from stackrev.tasks import REVERSAL
 
 app = typer.Typer()
 
@@ -34,25 +30,8 @@ TextArgument = Annotated[
         metavar="[TEXT]", help="What to reverse; lines of stdin if it is - or not given.", show_default=False
     ),
 ]
-LinesOption = Annotated[
-    Meaning | None,
-    typer.Option(
-        "--lines",
-        help=with_default(
-            "How lines are meant: plain, marked (between $ and |), or auto, marked where they look it.",
-            "plain; auto for an argument",
-        ),
-    ),
-]
 CheckOption = Annotated[
     bool, typer.Option("--check", help="Compare with the true reversal; exit code 1 if the network errs.")
-]
-TraceOption = Annotated[bool, typer.Option("--trace", help="Show what the network does with its stack, a line a step.")]
-PageOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--trace-html", metavar="FILE", help="Write a page that runs the network on the text, as stackrev page does."
-    ),
 ]
 
 
@@ -89,31 +68,5 @@ def reverse(
     letter with its accents, stays whole. ASCII alone is reversed code by code. --json prints one object a line: a text
     and its reversal, or, with --trace, a step.
     """
-    words = text or []
-    if len(words) > 1:
-        raise UsageError("there is more than one text", hint="put it in single quotes: stackrev reverse 'two words'")
-    # After -- even a lone - is a text.
-    stream = not words or (words == ["-"] and "--" not in (context.obj or {}).get("words", ()))
-    if trace_html is not None and stream:
-        raise UsageError("--trace-html shows one text", hint="give it as an argument")
-    output = Output(json=json)
-    if stream and (sys.stdin is None or (sys.stdin.isatty() and not words)):
-        raise UsageError("there is nothing to reverse", hint="try: stackrev reverse '$A string to reverse|'")
-    with output.progress("reversing", total=0, wait=True) as bar:
-        if stream:
-            batches = requests.parse_lines(sys.stdin.buffer, lines or "plain", bar)
-        else:
-            batches = iter([[requests.parse_argument(words[0], lines or "auto", output.note)]])
-        # Read before the model is loaded, so that a text that cannot be reversed need not wait for it.
-        first = next(batches, None)
-        if first is None:
-            return
-        folder = find_model(model, offline=offline, cache_dir=cache_dir)
-        answering = Answering(model, folder, output, bar, check=check, trace=trace, page=trace_html, threads=threads)
-        answering.answer(first)
-        for batch in batches:
-            answering.answer(batch)
-    if answering.wrong:
-        if stream:
-            output.note(f"{answering.wrong:,} of {answering.count:,} lines are wrong")
-        raise typer.Exit(1)
+    asked = Asked(text or [], context, model, lines, check, trace, trace_html, cache_dir, offline, threads, json)
+    respond(asked, REVERSAL, command="reverse", key="reversed", example="stackrev reverse '$A string to reverse|'")

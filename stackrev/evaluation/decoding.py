@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from stackrev.tasks import vocabulary
+from stackrev.tasks import REVERSAL, vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from stackrev.evaluation.capabilities import Transducer
     from stackrev.kernels.cpu.stream import Stream
+    from stackrev.tasks.base import Task
 
 PIECE = 32_768
 """How many symbols are read or written between two reports of progress."""
@@ -44,14 +45,9 @@ class Decoder(Protocol):
 
         Yields:
             What is written for each string, in the order given, with the end marker if it is written. A model that
-            has not learned to stop is stopped after `most_symbols`.
+            does not stop is stopped; see `Task.most_written`.
         """
         ...
-
-
-def most_symbols(length: int) -> int:
-    """How many symbols are written at most for a string of so many."""
-    return 2 * length + 16
 
 
 class NativeDecoder:
@@ -60,10 +56,11 @@ class NativeDecoder:
     Args:
         stream: The model, opened by its kind's `open_stream`.
         width: How many numbers it keeps of each symbol; see `ModelConfig.input_width`.
+        task: What the model has learned.
     """
 
-    def __init__(self, stream: Stream, width: int) -> None:
-        self._stream, self._width = stream, width
+    def __init__(self, stream: Stream, width: int, task: Task = REVERSAL) -> None:
+        self._stream, self._width, self._task = stream, width, task
 
     @property
     def bytes_per_symbol(self) -> int:
@@ -83,7 +80,7 @@ class NativeDecoder:
                 piece = string[start : start + PIECE]
                 stream.encode(piece)
                 tell(len(piece))
-            limit, written = most_symbols(len(string)), [vocabulary.SEPARATOR]
+            limit, written = self._task.most_written(len(string)), [vocabulary.SEPARATOR]
             while written[-1] != vocabulary.END and len(written) <= limit:
                 more = stream.decode_greedy(written[-1], vocabulary.END, min(PIECE, limit - len(written) + 1))
                 written.extend(more)
@@ -96,10 +93,11 @@ class TorchDecoder:
 
     Args:
         model: In evaluation mode.
+        task: What it has learned.
     """
 
-    def __init__(self, model: Transducer) -> None:
-        self._model = model
+    def __init__(self, model: Transducer, task: Task = REVERSAL) -> None:
+        self._model, self._task = model, task
 
     @property
     def bytes_per_symbol(self) -> int:
@@ -115,7 +113,7 @@ class TorchDecoder:
 
         for batch in _batches(strings):
             tensors = [torch.tensor(each, dtype=torch.int64, device="cpu") for each in batch]
-            yield from greedy(self._model, tensors, on_progress=on_progress)
+            yield from greedy(self._model, tensors, task=self._task, on_progress=on_progress)
 
 
 def greedy(
@@ -123,15 +121,17 @@ def greedy(
     strings: Sequence[Tensor],
     *,
     limit: int | None = None,
+    task: Task = REVERSAL,
     on_progress: Callable[[int], object] | None = None,
 ) -> list[list[int]]:
-    """Reverse strings by feeding the model its own most probable symbols until it writes the end marker.
+    """Transduce strings by feeding the model its own most probable symbols until it writes the end marker.
 
     Args:
         model: The model, in evaluation mode unless training noise is wanted.
         strings: At least one string of symbol ids.
-        limit: The most symbols to write for a string; `most_symbols` if None, since a model that has not learned to
-            stop would go on for ever.
+        limit: The most symbols to write for a string; `Task.most_written` if None, since a model that has not learned
+            to stop would go on for ever.
+        task: What the model has learned.
         on_progress: Called when all strings are read and as symbols are written, with how many more.
 
     Returns:
@@ -145,7 +145,7 @@ def greedy(
     order = sorted(range(len(strings)), key=lambda place: -len(strings[place]))  # as `make_batch` sorts
     batch = make_batch(strings)
     device = next(model.parameters()).device
-    limits = [most_symbols(len(each)) if limit is None else limit for each in strings]
+    limits = [task.most_written(len(each)) if limit is None else limit for each in strings]
     written: list[list[int]] = [[] for _ in strings]
     with torch_defaults(), torch.inference_mode():
         state = model.encode(batch.source.to(device), batch.steps)

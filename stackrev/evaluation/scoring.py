@@ -24,10 +24,10 @@ from stackrev.evaluation.margins import Margins, margins_of
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kernels.defaults import torch_defaults
 from stackrev.readout import read_out_right
-from stackrev.tasks import REVERSAL, TASKS, vocabulary
+from stackrev.tasks import REVERSAL, vocabulary
 from stackrev.tasks.base import Task
 from stackrev.tasks.batches import Batch, held_out, make_batch
-from stackrev.tasks.data import DataConfig
+from stackrev.tasks.data import DataConfig, task_of
 
 BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
@@ -114,7 +114,7 @@ def score_held_out(
     """
     scores = {}
     for lengths, strings in zip((data.lengths, data.test_lengths), held_out(data), strict=True):
-        result = score(model, strings, task=TASKS[data.task], on_progress=on_progress)
+        result = score(model, strings, task=task_of(data), on_progress=on_progress)
         scores[str(lengths)] = {
             "coarse": result.coarse,
             "fine": result.fine,

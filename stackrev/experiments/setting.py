@@ -13,7 +13,7 @@ from stackrev.errors import ConfigError, FileError, MissingFileError, StudyError
 from stackrev.experiments.measurements import MEASUREMENTS
 from stackrev.kinds.config import Config, read_config
 from stackrev.storage import files
-from stackrev.tasks import TASKS
+from stackrev.tasks.data import task_of
 
 SETTING = "setting.json"
 LARGEST = 2**20
@@ -37,7 +37,7 @@ class ExperimentSetting:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        task, length = TASKS[self.config.data.task], self.asked.get("runs_of_each")
+        task, length = task_of(self.config.data), self.asked.get("runs_of_each")
         if length and not (task.uniform and length % task.length_step == 0):
             raise ConfigError(
                 f"{task.name} has no string of {length:,} times one symbol", hint="leave out --runs-of-each"

@@ -11,8 +11,7 @@ from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS, kind_of
 from stackrev.kinds.base import BaselineConfig, ModelConfig
 from stackrev.kinds.stack_lstm import StackLSTMConfig
-from stackrev.tasks import TASKS
-from stackrev.tasks.data import DataConfig
+from stackrev.tasks.data import DataConfig, task_of
 
 VERSION = 2
 """Version 1 of a stored configuration had every kind's settings in each model, and one name for two widths."""
@@ -39,7 +38,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
-        size = TASKS[self.data.task].size
+        size = task_of(self.data).size
         if self.model.vocabulary_size != size:
             raise ConfigError(
                 f"vocabulary_size is {self.model.vocabulary_size:,}",
@@ -55,7 +54,7 @@ class Config:
             model: The model, for any number of ids.
             training: How it is trained.
         """
-        return cls(data=data, model=replace(model, vocabulary_size=TASKS[data.task].size), training=training)
+        return cls(data=data, model=replace(model, vocabulary_size=task_of(data).size), training=training)
 
     @classmethod
     def default(cls, kind: str) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.models.building import build
 from stackrev.storage import checkpoints, tensors
+from stackrev.tasks.data import task_of
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +100,9 @@ def require_task(folder: Path, task: Task, *, name: str) -> None:
         ConfigError: It has learned something else.
     """
     if (learned := checkpoints.describe(folder).config.data.task) != task.name:
-        raise ConfigError(f"{name} has learned {learned}, not {task.name}", hint="stackrev evaluate scores it")
+        raise ConfigError(
+            f"{name} has learned {learned}, not {task.name}", hint=f"stackrev apply --model {shlex.quote(name)} uses it"
+        )
 
 
 def open_decoder(folder: Path) -> Decoder:
@@ -107,9 +111,10 @@ def open_decoder(folder: Path) -> Decoder:
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
     """
-    kind = KINDS[checkpoints.describe(folder).config.model.kind]
+    learned = checkpoints.describe(folder).config
+    kind, task = KINDS[learned.model.kind], task_of(learned.data)
     if kernels.available() and kind.open_stream is not None:
         config, weights = checkpoints.read_weights(folder)
         stream = kind.open_stream(config.model, {name: each.data for name, each in weights.items()})
-        return NativeDecoder(stream, config.model.input_width)
-    return TorchDecoder(load(folder).model)
+        return NativeDecoder(stream, config.model.input_width, task)
+    return TorchDecoder(load(folder).model, task)

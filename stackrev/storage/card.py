@@ -18,7 +18,8 @@ from stackrev.config import to_dict
 from stackrev.errors import CheckpointError
 from stackrev.kinds import KINDS
 from stackrev.storage.format import HISTORY, Description, as_unicode, parse_json, results
-from stackrev.tasks import REVERSAL, TASKS
+from stackrev.tasks import REVERSAL
+from stackrev.tasks.data import task_of
 
 MARK = "library_name: stackrev"
 """A line that every card has, and that tells a card of ours from somebody's README.md."""
@@ -34,8 +35,8 @@ def model_card(name: str, description: Description, history: bytes = b"", *, cer
         certified: Whether a certificate lies beside the weights.
     """
     config, name, command = description.config, _plain(name), description.command
-    task, argument = TASKS[config.data.task], shlex.quote(name)
-    use = f"reverse --model {argument} '$A string to reverse|'" if task is REVERSAL else f"evaluate --model {argument}"
+    task, argument = task_of(config.data), shlex.quote(name)
+    use = f"reverse --model {argument} '$A string to reverse|'" if task is REVERSAL else f"apply --model {argument}"
     measured = dict(results(description.scores))
     entries = [
         _fill("result.yaml", lengths=each, task=task.name, **_of(score, str)) for each, score in measured.items()

@@ -42,6 +42,7 @@ class Task:
         uniform: Whether sources are strings of symbols, each symbol as likely as any other. If not, `draw` is the
             task's own.
         length_step: What the length of every source is a multiple of, where sources are uniform.
+        knows: Whether `answer` knows what is to be written for any source.
     """
 
     name: str
@@ -51,11 +52,17 @@ class Task:
     uniform: bool = True
     length_step: int = 1
     certifiable: bool = False
+    knows: bool = True
 
     @property
     def written(self) -> Vocabulary:
         """The vocabulary of what is written."""
         return self.target_vocabulary or self.vocabulary
+
+    @property
+    def unit(self) -> str:
+        """What a symbol is called in messages."""
+        return "word" if self.vocabulary.words else "character"
 
     @property
     def size(self) -> int:

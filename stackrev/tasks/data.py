@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from stackrev.config import LengthRange, Settings, setting
 from stackrev.errors import ConfigError
 from stackrev.tasks import REVERSAL, TASKS
+from stackrev.tasks.base import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,3 +30,8 @@ class DataConfig(Settings):
         super().__post_init__()
         if self.lengths.maximum < 1:
             raise ConfigError("lengths must reach at least 1")
+
+
+def task_of(config: DataConfig) -> Task:
+    """The task that a configuration is about."""
+    return TASKS[config.task]

@@ -30,8 +30,8 @@ from stackrev.models import load
 from stackrev.models.certification import certify_run
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
-from stackrev.tasks import TASKS
 from stackrev.tasks.batches import held_out
+from stackrev.tasks.data import task_of
 from stackrev.training import state as states
 from stackrev.training.state import STATE, State
 from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer, resolve_device
@@ -289,7 +289,7 @@ def measure(folder: Path, *, on_progress: Callable[[int], object] | None = None)
         data = checkpoint.config.data
         sets = zip((data.lengths, data.test_lengths), held_out(data), strict=True)
         scores = {
-            str(lengths): score(checkpoint.model, each, task=TASKS[data.task], on_progress=on_progress)
+            str(lengths): score(checkpoint.model, each, task=task_of(data), on_progress=on_progress)
             for lengths, each in sets
         }
         recorded = {name: summary(each, data.held_out_seed) for name, each in scores.items()}

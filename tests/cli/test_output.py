@@ -152,4 +152,4 @@ def test_a_long_line_is_announced_and_refused_without_memory(capfd, monkeypatch,
     monkeypatch.setattr(requests, "available", lambda: 93_000)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c" * 309 + b"\n")))
     assert cli.main(words) == 1
-    assert "reversing it takes about" in capfd.readouterr().err
+    assert "which take about" in capfd.readouterr().err
