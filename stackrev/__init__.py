@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from stackrev.evaluation.scoring import Scores, score
     from stackrev.kinds.base import ModelConfig
     from stackrev.kinds.config import Config
+    from stackrev.kinds.deque_lstm import DequeLSTMConfig
     from stackrev.kinds.lstm import LSTMConfig
+    from stackrev.kinds.queue_lstm import QueueLSTMConfig
     from stackrev.kinds.rnn import RNNConfig
     from stackrev.kinds.stack_lstm import StackLSTMConfig
     from stackrev.models.base import Reverser
+    from stackrev.models.deque_lstm import DequeLSTMReverser
     from stackrev.models.lstm import LSTMReverser
+    from stackrev.models.queue_lstm import QueueLSTMReverser
     from stackrev.models.rnn import RNNReverser
     from stackrev.models.stack_lstm import StackLSTMReverser
     from stackrev.models.texts import TextModel, load, reverse
@@ -35,6 +39,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "DataConfig",
+    "DequeLSTMConfig",
+    "DequeLSTMReverser",
     "DequeState",
     "LSTMConfig",
     "LSTMReverser",
@@ -43,6 +49,8 @@ __all__ = [
     "NeuralDeque",
     "NeuralQueue",
     "NeuralStack",
+    "QueueLSTMConfig",
+    "QueueLSTMReverser",
     "QueueState",
     "RNNConfig",
     "RNNReverser",
@@ -80,10 +88,14 @@ _ROOMS = {
     "kinds.base": ("ModelConfig",),
     "kinds.config": ("Config",),
     "kinds.lstm": ("LSTMConfig",),
+    "kinds.queue_lstm": ("QueueLSTMConfig",),
+    "kinds.deque_lstm": ("DequeLSTMConfig",),
     "kinds.rnn": ("RNNConfig",),
     "kinds.stack_lstm": ("StackLSTMConfig",),
     "models.base": ("Reverser",),
     "models.lstm": ("LSTMReverser",),
+    "models.queue_lstm": ("QueueLSTMReverser",),
+    "models.deque_lstm": ("DequeLSTMReverser",),
     "models.rnn": ("RNNReverser",),
     "models.stack_lstm": ("StackLSTMReverser",),
     "models.texts": ("TextModel", "load", "reverse"),

@@ -36,7 +36,9 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # What a model is called is said in the table of kinds, in its own modules, in the list of public names, and where the
 # command line has a default. Everything else asks what a model can do.
-NAMED_IN = {"__init__.py", "kinds/stack_lstm.py", "models/stack_lstm.py", "cli/common.py"}
+NAMED_IN = {"__init__.py", "cli/common.py"} | {
+    f"{room}/{kind}_lstm.py" for room in ("kinds", "models") for kind in ("stack", "queue", "deque")
+}
 # Rooms that work without torch, or before it is there.
 WITHOUT_TORCH = (
     "errors",
@@ -166,7 +168,7 @@ def test_what_a_model_is_called_is_said_in_few_places():
     found = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if re.search('"stack-lstm"|StackLSTMReverser', path.read_text())
+        if re.search('"(stack|queue|deque)-lstm"|(Stack|Queue|Deque)LSTMReverser', path.read_text())
     }
     assert found == NAMED_IN
 

@@ -73,11 +73,12 @@ class CanStream(Protocol):
 
 
 class Gates(NamedTuple):
-    """What a model with a stack does under teacher forcing.
+    """What a model with a stack, a queue or a deque does under teacher forcing.
 
     Attributes:
-        encoder: [T, B, 2], the pre-activations of the encoder's push and pop gates.
-        decoder: [T, B, 2], those of the decoder's.
+        encoder: [T, B, 2], the pre-activations of the encoder's push and pop gates; [T, B, 4] of a deque, those at the
+            top first.
+        decoder: Those of the decoder's.
         hidden: [T, B, H], the decoder's hidden states.
     """
 
@@ -88,7 +89,7 @@ class Gates(NamedTuple):
 
 @runtime_checkable
 class HasMargins(Protocol):
-    """Works a stack through gates that can be 0 or 1 to the last bit."""
+    """Works a stack, a queue or a deque through gates that can be 0 or 1 to the last bit."""
 
     @property
     def saturation(self) -> float:

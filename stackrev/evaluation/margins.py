@@ -1,4 +1,4 @@
-"""How far a model with a stack is from deciding otherwise."""
+"""How far a model with a stack, a queue or a deque is from deciding otherwise."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Margins:
     is not read any more.
 
     Attributes:
-        encoder_push: Of the encoder's push gate.
-        encoder_pop: Of its pop gate.
+        encoder_push: Of the encoder's push gate; of a deque, of the one of both that comes nearer.
+        encoder_pop: Of its pop gate, likewise.
         decoder_push: Of the decoder's push gate.
         decoder_pop: Of its pop gate.
         logits: By how much the right symbol's logit exceeds every other, before the first error.
@@ -53,7 +53,9 @@ def margins_of(model: HasMargins, batch: Batch, correct: Sequence[int]) -> Margi
     taken = encoding < steps, decoding < right.clamp(max=target_steps - 1)
     gates: list[float] = []
     for inputs, inside in zip((found.encoder, found.decoder), taken, strict=True):
-        nearest = inputs.abs()[inside].amin(0) if bool(inside.any()) else inputs.new_full((2,), math.inf)
+        nearest = inputs.new_full((2,), math.inf)
+        if bool(inside.any()):  # of gates at two ends, the nearer counts
+            nearest = inputs.abs()[inside].view(-1, 2).amin(0)
         gates += (nearest - model.saturation).tolist()
     best = model.read_out(found.hidden).topk(2, -1).values
     gaps = (best[..., 0] - best[..., 1])[decoding < right]

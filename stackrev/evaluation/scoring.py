@@ -148,7 +148,7 @@ def score(
     if not strings:
         raise ValueError("there are no strings to score")
     if margins and not isinstance(model, HasMargins):
-        raise ValueError("only a model with a stack has margins")
+        raise ValueError("only a model with a stack, a queue or a deque has margins")
     found = [(0, 0)] * len(strings)
     nearest: list[Margins] = []
     report = on_progress or (lambda _: None)

@@ -10,11 +10,15 @@ from types import MappingProxyType
 
 from stackrev.errors import ConfigError
 from stackrev.kinds.base import Kind
+from stackrev.kinds.deque_lstm import DEQUE_LSTM
 from stackrev.kinds.lstm import LSTM
+from stackrev.kinds.queue_lstm import QUEUE_LSTM
 from stackrev.kinds.rnn import RNN
 from stackrev.kinds.stack_lstm import STACK_LSTM
 
-KINDS: Mapping[str, Kind] = MappingProxyType({each.name: each for each in (RNN, LSTM, STACK_LSTM)})
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {each.name: each for each in (RNN, LSTM, STACK_LSTM, QUEUE_LSTM, DEQUE_LSTM)}
+)
 """Every kind of model by its name."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from typing_extensions import override
 
 from stackrev.config import Between, Initialisation, Settings, TrainingConfig, setting
-from stackrev.tasks import vocabulary
+from stackrev.tasks import REVERSAL, vocabulary
 
 if TYPE_CHECKING:
     from stackrev.kernels.cpu.stream import Stream
@@ -122,6 +122,7 @@ class Kind:
     summary: str
     open_stream: OpenStream | None = None
     network: str | None = None
+    task: str = REVERSAL.name
     page_sizes: Callable[[Any], Mapping[str, float]] | None = None
 
     @property

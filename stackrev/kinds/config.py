@@ -64,7 +64,7 @@ class Config:
             ConfigError: There is no such kind.
         """
         found = kind_of(kind)
-        return cls(model=found.model, training=found.training)
+        return cls.fitted(data=DataConfig(task=found.task), model=found.model, training=found.training)
 
 
 SECTIONS = tuple(each.name for each in fields(Config))

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from stackrev.config import LengthRange
 from stackrev.evaluation import scoring
+from stackrev.evaluation.capabilities import HasMargins
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.scoring import Scores, correct_symbols, score
 from stackrev.kernels import available, using
@@ -27,7 +28,7 @@ from stackrev.models import build
 from stackrev.models.base import Reverser, pack_targets
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import ReadOutWeights
-from stackrev.tasks import vocabulary
+from stackrev.tasks import TASKS, vocabulary
 from stackrev.tasks.batches import Batch, make_batch
 from stackrev.tasks.strings import sample_strings
 
@@ -293,6 +294,24 @@ def test_gates_that_are_not_stretched_never_saturate() -> None:
     assert found.encoder_push == found.encoder_pop == -math.inf
 
 
+@pytest.mark.parametrize("kind", ["queue-lstm", "deque-lstm"])
+def test_margins_of_a_queue_and_a_deque_are_those_of_the_nearest_gate(kind: str) -> None:
+    model = build(shape_of(kind, hidden_size=8, stack_width=4), torch.Generator().manual_seed(0)).eval()
+    assert isinstance(model, HasMargins)
+    with torch.no_grad():  # the decoder's gates alone decide, and are the same at every step
+        gates = torch.tensor([5.0, -4.5, -4.0, -6.0])[: model.decoder_controls.bias.numel() - model.config.input_width]
+        model.decoder_controls.weight.zero_()
+        model.decoder_controls.bias[: len(gates)] = gates
+        model.logits.weight.zero_()
+        model.logits.bias.copy_(torch.eye(len(model.logits.bias))[ord("a") + vocabulary.FIRST_SYMBOL])
+    found = score(model, [string("aab")], task=TASKS["copy"], margins=True).margins
+    assert found is not None
+    nearest = [4.0, 4.5] if len(gates) == 4 else [5.0, 4.5]
+    assert [found.decoder_push, found.decoder_pop] == pytest.approx([each - model.saturation for each in nearest])
+    assert found.encoder_push < 0
+    assert found.logits == pytest.approx(1)
+
+
 def test_margins_are_of_a_stack() -> None:
-    with pytest.raises(ValueError, match="only a model with a stack has margins"):
+    with pytest.raises(ValueError, match="only a model with a stack, a queue or a deque has margins"):
         score(build(RNNConfig(hidden_size=4, embedding_width=4)), [string("abc")], margins=True)

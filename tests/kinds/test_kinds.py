@@ -40,11 +40,18 @@ def version_1(kind: str, **changes: Any) -> dict[str, Any]:
 def test_each_kind_has_its_own_settings() -> None:
     found = {name: set(settings(kind.configuration)) - COMMON for name, kind in KINDS.items()}
     assert found["rnn"] == found["lstm"] == {"embedding_width"}
-    assert found["stack-lstm"] == {"stack_width"} | GATES
+    assert found["stack-lstm"] == found["queue-lstm"] == {"stack_width"} | GATES
+    assert found["deque-lstm"] == {"stack_width", "bottom_push_bias", "bottom_pop_bias"} | GATES
     for name, kind in KINDS.items():
         assert (kind.name, kind.model.kind) == (name, name)
         with pytest.raises(ConfigError, match="kind is 'other'"):
             dataclasses.replace(kind.model, kind="other")
+
+
+def test_a_kind_learns_by_default_what_it_can() -> None:
+    tasks = {name: Config.default(name).data.task for name in KINDS}
+    assert tasks.pop("queue-lstm") == tasks.pop("deque-lstm") == "copy"
+    assert set(tasks.values()) == {"reversal"}
 
 
 def test_sections_share_no_setting() -> None:
@@ -56,7 +63,7 @@ def test_sections_share_no_setting() -> None:
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="no model 'gru'") as caught:
         kind_of("gru")
-    assert str(caught.value.hint) == "the models are rnn, lstm, stack-lstm"
+    assert str(caught.value.hint) == "the models are rnn, lstm, stack-lstm, queue-lstm, deque-lstm"
     with pytest.raises(ConfigError, match=r"config\.model\.kind is 'gru'") as caught:
         from_dict(Config, {"model": {"kind": "gru"}})
     assert "rnn, lstm, stack-lstm" in str(caught.value.hint)
@@ -84,7 +91,7 @@ def test_the_size_of_the_vocabulary_is_a_number_of_the_configuration(kind: str, 
 def test_version_1_is_read_in_the_words_of_its_kind(kind: str) -> None:
     read = read_config(json.loads(json.dumps(version_1(kind))), version=1)
     assert read == read_config(version_1(kind))
-    width = "stack_width" if kind == "stack-lstm" else "embedding_width"
+    width = "embedding_width" if kind in ("rnn", "lstm") else "stack_width"
     expected = shape_of(kind, hidden_size=256, layers=2, stack_width=48)
     assert (read.model, getattr(read.model, width)) == (expected, 48)
     assert read_config(to_dict(read)) == read_config(to_dict(read), version=2) == read

@@ -1,4 +1,4 @@
-"""Three models behind one interface."""
+"""All models behind one interface."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from stackrev.kinds import KINDS
 from stackrev.kinds.base import ModelConfig
 from stackrev.models import build
 from stackrev.models.base import Reverser, pack_targets
+from stackrev.models.deque_lstm import DequeLSTMReverser
 from stackrev.models.lstm import LSTMReverser
+from stackrev.models.queue_lstm import QueueLSTMReverser
 from stackrev.models.rnn import RNNReverser
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.readout import pack
@@ -51,7 +53,13 @@ def layers(request: pytest.FixtureRequest) -> int:
 
 
 def test_a_kind_is_a_class() -> None:
-    classes = {"rnn": RNNReverser, "lstm": LSTMReverser, "stack-lstm": StackLSTMReverser}
+    classes = {
+        "rnn": RNNReverser,
+        "lstm": LSTMReverser,
+        "stack-lstm": StackLSTMReverser,
+        "queue-lstm": QueueLSTMReverser,
+        "deque-lstm": DequeLSTMReverser,
+    }
     assert {each: type(build(small(each), seeded(0))) for each in KINDS} == classes
 
 
@@ -174,6 +182,14 @@ def test_tuned_gates_start_where_they_are_told() -> None:
     assert not model.controls.bias[2:].any()
 
 
+def test_a_deques_gates_start_where_they_are_told_at_both_ends() -> None:
+    biases = {"push_bias": 0.75, "pop_bias": -0.25, "bottom_push_bias": -4.5, "bottom_pop_bias": -3.5}
+    model = build(small("deque-lstm", initialisation="tuned", **biases), seeded(0))
+    assert isinstance(model, DequeLSTMReverser)
+    assert model.controls.bias.tolist() == [*biases.values(), *[0.0] * 2 * SMALL["stack_width"]]
+    assert model.controls.weight.shape == (SMALL["hidden_size"], 4 + 2 * SMALL["stack_width"])
+
+
 def test_a_saved_model_is_the_same_model(kind: str) -> None:
     batch = some_batch()
     model, other = (build(small(kind, layers=2), seeded(seed)).eval() for seed in (1, 2))
@@ -201,16 +217,17 @@ def test_an_elman_network_without_recurrent_weights_forgets() -> None:
     torch.testing.assert_close(model(batch)[1:], model(other)[1:])
 
 
-def test_noise_is_for_training_alone() -> None:
+@pytest.mark.parametrize("kind", ["stack-lstm", "deque-lstm"])
+def test_noise_is_for_training_alone(kind: str) -> None:
     batch = some_batch()
-    model = build(small("stack-lstm"), seeded(0))
+    model = build(small(kind), seeded(0))
     quiet = model.eval()(batch, generator=seeded(3))
     assert torch.equal(quiet, model(batch, generator=seeded(4)))
     noisy = model.train()(batch, generator=seeded(3))
     assert not torch.allclose(noisy, quiet)
     assert torch.equal(noisy, model(batch, generator=seeded(3)))
     assert not torch.allclose(noisy, model(batch, generator=seeded(4)))
-    silent = build(small("stack-lstm", gate_noise=0.0, string_noise=0.0), seeded(0))
+    silent = build(small(kind, gate_noise=0.0, string_noise=0.0), seeded(0))
     assert torch.equal(silent.train()(batch, generator=seeded(3)), quiet)
 
 
@@ -220,7 +237,7 @@ def test_noise_comes_from_the_generator_alone(kind: str) -> None:
     before, own = torch.get_rng_state(), generator.get_state()
     model(batch, generator=generator).sum().backward()
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(generator.get_state(), own) == (kind != "stack-lstm")
+    assert torch.equal(generator.get_state(), own) == (kind in ("rnn", "lstm"))
 
 
 def test_noise_is_new_for_each_step_row_and_gate() -> None:

@@ -1,0 +1,47 @@
+"""The LSTM with a neural deque: its configuration and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from typing_extensions import override
+
+from stackrev.config import Between, TrainingConfig, setting
+from stackrev.kinds.base import Kind
+from stackrev.kinds.memory_lstm import MemoryLSTMConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DequeLSTMConfig(MemoryLSTMConfig):
+    """An LSTM encoder and an LSTM decoder that hand over a neural deque.
+
+    `push_bias` and `pop_bias` are of the gates at the top. Those at the bottom start nearly shut, so that it is one end
+    that learns to be filled.
+    """
+
+    ends: ClassVar[int] = 2
+
+    kind: Literal["deque-lstm"] = setting("deque-lstm", "The kind of model to train.", option=False)
+    bottom_push_bias: float = setting(
+        -4.0, "The initial bias of the push gate at the bottom.", low=-100, high=100, search=Between(-6.0, 3.0)
+    )
+    bottom_pop_bias: float = setting(
+        -3.0, "The initial bias of the pop gate at the bottom.", low=-100, high=100, search=Between(-6.0, 3.0)
+    )
+
+    @property
+    @override
+    def gate_biases(self) -> tuple[float, ...]:
+        return self.push_bias, self.pop_bias, self.bottom_push_bias, self.bottom_pop_bias
+
+
+DEQUE_LSTM = Kind(
+    model=DequeLSTMConfig(push_bias=0.0, pop_bias=-3.0, string_noise=1.0),
+    training=TrainingConfig(batches=2000, curriculum_start=20),
+    module="stackrev.models.deque_lstm:DequeLSTMReverser",
+    label="deque-LSTM",
+    colour=4,
+    summary="An LSTM with a differentiable neural deque (Grefenstette et al. 2015, arXiv 1506.02516).",
+    task="copy",
+)

@@ -1,0 +1,68 @@
+"""What the LSTMs with a stack, a queue or a deque have in common: their settings and their parameters' shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from typing_extensions import override
+
+from stackrev.config import Between, setting
+from stackrev.kinds.base import WIDTHS, ModelConfig, Shapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryLSTMConfig(ModelConfig):
+    """An LSTM encoder and an LSTM decoder that hand over a memory: a neural stack, queue or deque.
+
+    `stack_width` is M, the width of the values in the memory, whichever it is. `gate_stretch` is e of
+    `clamp((1 + 2e) sigmoid(x) - e, 0, 1)` (0 is the paper's sigmoid); `gate_noise` is the standard deviation of the
+    noise added to the gates' pre-activations in training; `shared_controls` makes encoder and decoder work the memory
+    through the same projections, as if they were one network: then an encoder that learns to push teaches the decoder
+    to, which reads only what it has just pushed, and about one run in ten never learns.
+
+    `string_noise` is the standard deviation of noise on the gates in training that stays the same for all steps of a
+    string, drawn apart for encoder and decoder. It makes every batch try different ways of working the memory: a
+    decoder that pushes little and pops much, for some strings, long before the average decoder does, and is rewarded
+    for it.
+
+    `ends` is E, at how many ends the memory is worked.
+    """
+
+    ends: ClassVar[int] = 1
+
+    stack_width: int = setting(64, "Width of the values on the stack, queue or deque.", low=1, high=4096, search=WIDTHS)
+    gate_stretch: float = setting(
+        0.05, "How far push and pop gates reach past 0 and 1.", low=0, high=10, search=Between(0.0, 0.3)
+    )
+    gate_noise: float = setting(1.0, "Noise on these gates in training.", low=0, high=100, search=Between(0.0, 3.0))
+    string_noise: float = setting(
+        2.0, "Noise on them that stays for a whole string.", low=0, high=100, search=Between(0.0, 4.0)
+    )
+    shared_controls: bool = setting(False, "Whether encoder and decoder work it alike.")
+    push_bias: float = setting(1.5, "The initial bias of the push gate.", low=-100, high=100, search=Between(-3.0, 3.0))
+    pop_bias: float = setting(-1.5, "The initial bias of the pop gate.", low=-100, high=100, search=Between(-3.0, 3.0))
+
+    @property
+    @override
+    def input_width(self) -> int:
+        return self.ends * self.stack_width
+
+    @property
+    def gate_biases(self) -> tuple[float, ...]:
+        """The gates' initial biases, 2E of them: push and pop of each end."""
+        return self.push_bias, self.pop_bias
+
+    @override
+    def shapes(self) -> Shapes:
+        size, read = self.hidden_size, self.input_width
+        table: Shapes = {"initial_cell": (self.layers, 1, size)}
+        for cell in ("encoder", "decoder"):
+            table[f"{cell}.symbols"] = (self.vocabulary_size, 4 * size)
+            for layer in range(self.layers):
+                table[f"{cell}.recurrent.{layer}"] = ((read if layer == 0 else size) + size, 4 * size)
+                table[f"{cell}.bias.{layer}"] = (4 * size,)
+        for controls in ("controls",) if self.shared_controls else ("controls", "decoder_controls"):
+            table[f"{controls}.weight"] = (size, 2 * self.ends + read)
+            table[f"{controls}.bias"] = (2 * self.ends + read,)
+        return self._shared_shapes() | table

@@ -1,0 +1,32 @@
+"""The LSTM with a neural queue: its configuration and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stackrev.config import TrainingConfig, setting
+from stackrev.kinds.base import Kind
+from stackrev.kinds.memory_lstm import MemoryLSTMConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLSTMConfig(MemoryLSTMConfig):
+    """An LSTM encoder and an LSTM decoder that hand over a neural queue.
+
+    A queue forgives less than a stack: whatever is popped too early shifts all that is read later. So its pop gates
+    start nearly shut, and strings start too long for the LSTM to hold.
+    """
+
+    kind: Literal["queue-lstm"] = setting("queue-lstm", "The kind of model to train.", option=False)
+
+
+QUEUE_LSTM = Kind(
+    model=QueueLSTMConfig(push_bias=0.0, pop_bias=-3.0),
+    training=TrainingConfig(batches=2000, curriculum_start=20),
+    module="stackrev.models.queue_lstm:QueueLSTMReverser",
+    label="queue-LSTM",
+    colour=3,
+    summary="An LSTM with a differentiable neural queue (Grefenstette et al. 2015, arXiv 1506.02516).",
+    task="copy",
+)

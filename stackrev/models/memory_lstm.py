@@ -1,0 +1,188 @@
+"""An LSTM with a stack, a queue or a deque as encoder and decoder (paper section 3.4, Figure 1c).
+
+Shapes: B rows, T steps, H hidden units, K layers, a memory of width M with E ends (a deque has 2), vocabulary V.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from stackrev.evaluation.capabilities import Gates
+from stackrev.kinds.memory_lstm import MemoryLSTMConfig
+from stackrev.models.base import Reverser
+from stackrev.models.initial import initialise_linear
+from stackrev.structures.recurrence import MemoryLSTMOutput, MemoryLSTMState, MemoryLSTMWeights, memory_lstm
+from stackrev.structures.table import MemoryState, Structure
+from stackrev.tasks.batches import Batch
+
+S = TypeVar("S", bound=MemoryState)
+
+
+class Controls(nn.Module):
+    """From a hidden state to the memory's controls, [H, 2E + E M] (section 3.4).
+
+    The columns are push and pop of each end, then the value of each end.
+    """
+
+    def __init__(self, config: MemoryLSTMConfig) -> None:
+        super().__init__()
+        columns = 2 * config.ends + config.input_width
+        self.weight = nn.Parameter(torch.empty(config.hidden_size, columns))
+        self.bias = nn.Parameter(torch.empty(columns))
+
+
+class MemoryLSTMCell(nn.Module):
+    """The LSTM of an encoder or a decoder: what its symbols contribute, and what it carries from step to step."""
+
+    def __init__(self, config: MemoryLSTMConfig) -> None:
+        super().__init__()
+        size, layers = config.hidden_size, config.layers
+        self.symbols = nn.Parameter(torch.empty(config.vocabulary_size, 4 * size))
+        inputs = [config.input_width] + [size] * (layers - 1)
+        self.recurrent = nn.ParameterList([torch.empty(each + size, 4 * size) for each in inputs])
+        self.bias = nn.ParameterList([torch.empty(4 * size) for _ in range(layers)])
+
+    def contributions(self) -> Tensor:
+        """What each symbol adds to the first layer's pre-activations: W_x x + b, [V, 4H]."""
+        total: Tensor = self.symbols + self.bias[0]
+        return total
+
+
+class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
+    """An LSTM encoder and an LSTM decoder that hand over a memory; each kind of memory is a class of its own.
+
+    Attributes:
+        structure: The memory, which the class sets.
+    """
+
+    structure: ClassVar[Structure]
+    config: MemoryLSTMConfig
+
+    def __init__(self, config: MemoryLSTMConfig, generator: torch.Generator | None = None) -> None:
+        super().__init__(config, generator)
+        self.encoder = MemoryLSTMCell(config)
+        self.decoder = MemoryLSTMCell(config)
+        self.controls = Controls(config)
+        if not config.shared_controls:
+            self.decoder_controls = Controls(config)
+        self.initial_hidden = nn.Parameter(torch.zeros(config.layers, 1, config.hidden_size))
+        self.initial_cell = nn.Parameter(torch.zeros(config.layers, 1, config.hidden_size))
+        self._initialise(generator)
+
+    def initial_state(self, batch: int) -> MemoryLSTMState[S]:
+        """The trained h_0 and c_0 for `batch` rows, with an empty read and an empty memory."""
+        h, c = (each.expand(-1, batch, -1) for each in (self.initial_hidden, self.initial_cell))
+        return MemoryLSTMState(h, c, h.new_zeros(batch, self.config.input_width), self._empty(batch, h))
+
+    def _empty(self, batch: int, like: Tensor) -> S:
+        memory: S = self.structure.state.empty(batch, self.config.stack_width, like=like)  # type: ignore[assignment]
+        return memory
+
+    @override
+    def encode(self, source: Tensor, steps: Tensor, *, generator: torch.Generator | None = None) -> MemoryLSTMState[S]:
+        return self.run(self.encoder, source, steps, self.initial_state(source.shape[1]), generator).state
+
+    @override
+    def decode(
+        self, fed: Tensor, steps: Tensor, state: MemoryLSTMState[S], *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.run(self.decoder, fed, steps, state, generator).hidden
+
+    @override
+    def select(self, state: MemoryLSTMState[S], rows: Tensor) -> MemoryLSTMState[S]:
+        values, bottoms, tops, *ends = state.memory
+        chosen = values[:, rows], bottoms[:, rows], tops[:, rows], *(each[rows] for each in ends)
+        memory = type(state.memory)(*chosen)
+        return MemoryLSTMState(state.hidden[:, rows], state.cell[:, rows], state.read[rows], memory)
+
+    @override
+    def step(self, symbols: Tensor, state: MemoryLSTMState[S]) -> tuple[Tensor, MemoryLSTMState[S]]:
+        out = self.run(self.decoder, symbols[None], torch.ones_like(symbols, device="cpu"), state)
+        return self.read_out(out.hidden[0]), out.state
+
+    def run(
+        self,
+        cell: MemoryLSTMCell,
+        ids: Tensor,
+        steps: Tensor,
+        state: MemoryLSTMState[S],
+        generator: torch.Generator | None = None,
+    ) -> MemoryLSTMOutput[S]:
+        """Run the encoder or the decoder over ids [T, B]; see `memory_lstm`. In training, the gates are noisy."""
+        noise = self._noise(ids, generator) if self.training else None
+        inputs, weights = cell.contributions(), self._weights_of(cell)
+        return memory_lstm(inputs, steps, state, weights, stretch=self.config.gate_stretch, noise=noise, ids=ids)
+
+    def _weights_of(self, cell: MemoryLSTMCell) -> MemoryLSTMWeights:
+        """The weights inside the recurrence of the encoder or the decoder."""
+        controls = self.controls_of(cell)
+        return MemoryLSTMWeights(tuple(cell.recurrent), tuple(cell.bias[1:]), controls.weight, controls.bias)
+
+    def _noise(self, ids: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        """Training noise for the gates' pre-activations, [T, B, 2E]: a part for each step and one for each string."""
+        gate, string, gates = self.config.gate_noise, self.config.string_noise, 2 * self.config.ends
+        if not gate and not string:
+            return None
+        steps, batch = ids.shape
+        each_step = torch.randn(steps, batch, gates, generator=generator)
+        each_string = torch.randn(1, batch, gates, generator=generator)
+        return (gate * each_step + string * each_string).to(ids.device)
+
+    def controls_of(self, cell: MemoryLSTMCell) -> Controls:
+        """The projections through which the encoder or the decoder works the memory."""
+        if cell is self.decoder and not self.config.shared_controls:
+            return self.decoder_controls
+        return self.controls
+
+    @property
+    def saturation(self) -> float:
+        """How far a gate's pre-activation must be from 0 for the gate to be 0 or 1; see `HasMargins`."""
+        stretch = self.config.gate_stretch
+        return math.log((1 + stretch) / stretch) if stretch else math.inf
+
+    def gates(self, batch: Batch) -> Gates:
+        """The gates' pre-activations under teacher forcing; see `HasMargins`."""
+        encoded = self.run(self.encoder, batch.source, batch.steps, self.initial_state(len(batch.steps)))
+        state = encoded.state if batch.order is None else self.select(encoded.state, batch.order)
+        decoded = self.run(self.decoder, batch.fed, batch.target_steps, state)
+        count = 2 * self.config.ends
+        encoder, decoder = (
+            out.hidden @ controls.weight[:, :count] + controls.bias[:count]
+            for out, controls in (
+                (encoded, self.controls_of(self.encoder)),
+                (decoded, self.controls_of(self.decoder)),
+            )
+        )
+        return Gates(encoder, decoder, decoded.hidden)
+
+    @override
+    def recurrent_weights(self) -> list[nn.Parameter]:
+        return [*self.encoder.recurrent, *self.decoder.recurrent]
+
+    @torch.no_grad()
+    def _initialise(self, generator: torch.Generator | None) -> None:
+        config, count = self.config, 2 * self.config.ends
+        tuned = config.initialisation == "tuned"
+        bound = 1 / math.sqrt(config.hidden_size)
+        for cell in (self.encoder, self.decoder):
+            for parameter in cell.parameters():
+                parameter.uniform_(-bound, bound, generator=generator)
+            if tuned:
+                cell.symbols.normal_(0, 0.5, generator=generator)
+        for controls in {id(each): each for each in map(self.controls_of, (self.encoder, self.decoder))}.values():
+            gates, value = controls.weight[:, :count], controls.weight[:, count:]
+            controls.bias.zero_()
+            if tuned:
+                gates.normal_(0, math.sqrt(2 / (config.hidden_size + 1)), generator=generator)
+                value.normal_(0, math.sqrt(2 / (config.hidden_size + config.stack_width)), generator=generator)
+                for place, bias in enumerate(config.gate_biases):
+                    controls.bias[place] = bias
+            else:
+                controls.weight.uniform_(-bound, bound, generator=generator)
+        initialise_linear(self.output, generator, xavier=tuned)
+        initialise_linear(self.logits, generator, xavier=False)
