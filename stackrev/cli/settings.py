@@ -125,7 +125,8 @@ def _parameter(name: str) -> inspect.Parameter:
 
 def _value(name: str, value: Any) -> Any:
     """The value that is meant by what was given as an option."""
-    return None if value == NONE else _OPTIONS[name].setting.aliases.get(value, value)
+    setting = _OPTIONS[name].setting
+    return None if value == NONE and setting.optional else setting.aliases.get(value, value)
 
 
 def _help(name: str) -> str:
