@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackrev.errors import StackrevError, StudyError
-from stackrev.experiments.measurements import MEASUREMENTS, has_numbers
+from stackrev.experiments.measurements import MEASUREMENTS
+from stackrev.experiments.measurements.base import has_numbers
 from stackrev.kinds.config import Config
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from seed_results import result
 
 from stackrev.errors import ConfigError, StudyError
 from stackrev.experiments import presets, tables
-from stackrev.experiments.measurements import MEASUREMENTS, parse_exact, try_length
+from stackrev.experiments.measurements import MEASUREMENTS
+from stackrev.experiments.measurements.exact import parse_exact, try_length
 from stackrev.experiments.runs import run_seed
 from stackrev.experiments.seeds import Folder, read_seeds
 from stackrev.experiments.setting import ExperimentSetting, read_setting
