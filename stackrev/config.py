@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from stackrev.errors import ConfigError
+from stackrev.errors import ConfigError, did_you_mean
 
 Initialisation = Literal["tuned", "torch"]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
@@ -96,12 +96,12 @@ class Setting:
         if value is None and self.optional:
             return
         if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.name} is {value!r}", hint=f"it must be one of {', '.join(self.choices)}")
-        if not self._within(value):
-            raise ConfigError(f"{self.name} must be {'null or ' if self.optional else ''}{self.range}")
+            raise ConfigError(f"{self.name} is {value!r}", hint=did_you_mean(str(value), self.choices))
+        if not self.takes(value):
+            raise ConfigError(f"{self.name} must be {'null or ' if self.optional else ''}{self.range}, not {value!r}")
 
-    def _within(self, value: Any) -> bool:
-        """Whether a value is in the range. NaN is in none: every comparison with it is false."""
+    def takes(self, value: Any) -> bool:
+        """Whether a number is in the range. NaN is in none: every comparison with it is false."""
         enough = self.low is None or (value > self.low if self.above else value >= self.low)
         return enough and (self.high is None or (value < self.high if self.below else value <= self.high))
 
@@ -364,7 +364,7 @@ def _read(hint: Any, value: object, where: str) -> Any:
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
-            raise ConfigError(f"{where} is {value!r}", hint=f"it must be one of {', '.join(map(str, choices))}")
+            raise ConfigError(f"{where} is {value!r}", hint=did_you_mean(str(value), choices))
         return value
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         inner = [each for each in typing.get_args(hint) if each is not type(None)]

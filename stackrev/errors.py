@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class StackrevError(Exception):
     """Base of every expected error: a one-line message and, where there is one, what to do next.
@@ -15,6 +17,25 @@ class StackrevError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+FEW = 8
+"""So many names are all listed beside the one that is most like what was given."""
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """A hint for a name that there is not: the one that is most like it, and all that there are if they are few."""
+    from difflib import get_close_matches
+
+    by_lower = {each.lower(): each for each in names}
+    close = get_close_matches(name.lower(), by_lower, n=1)
+    if not close:
+        close = [each for each in by_lower if name and each.startswith(name.lower())]
+    every = f"there are {', '.join(names)}"
+    if not close:
+        return every
+    guess = f"did you mean {by_lower[close[0]]}?"
+    return f"{guess} {every}" if len(names) <= FEW else guess
 
 
 class ConfigError(StackrevError):

@@ -193,7 +193,7 @@ def test_the_range_of_a_setting(field: str, good: list[Any], bad: list[Any], mes
     for value in bad:
         with pytest.raises(ConfigError) as caught:
             Example(**{field: value})
-        assert caught.value.message == message
+        assert caught.value.message == f"{message}, not {value!r}"
 
 
 def test_choices_are_checked_where_a_configuration_is_made() -> None:

@@ -6,12 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import typer
 
 from stackrev.cli import requests
-from stackrev.cli.common import DEFAULT_MODEL, UsageError, find_model, set_threads
+from stackrev.cli.common import DEFAULT_MODEL, UsageError, find_device, find_model, set_threads
 from stackrev.cli.memory import size
 from stackrev.cli.output import GREEN, RED, Output, Painted, Styled
 from stackrev.cli.progress import Bar
@@ -44,6 +44,7 @@ class Asked(NamedTuple):
         trace_html: Where a page that runs it on the text is written, if anywhere.
         cache_dir: The Hub's cache.
         offline: Whether the network is not to be used.
+        device: Where the model runs; the compiled kernels are on the CPU alone.
         threads: How many threads torch may use.
         json: Whether answers are JSON.
     """
@@ -51,14 +52,20 @@ class Asked(NamedTuple):
     words: list[str]
     context: typer.Context
     model: str
-    lines: Meaning | None
+    lines: str | None
     check: bool
     trace: bool
     trace_html: Path | None
     cache_dir: Path | None
     offline: bool
+    device: str
     threads: int | None
     json: bool
+
+    @property
+    def meaning(self) -> Meaning | None:
+        """How lines are meant, if that was said."""
+        return cast("Meaning | None", self.lines)
 
     @property
     def stream(self) -> bool:
@@ -97,9 +104,9 @@ def respond(asked: Asked, task: Task | None, *, command: str, key: str, example:
             hint = "leave out --check; stackrev evaluate --data compares with a file"
             raise UsageError(f"nobody knows the right answers of {asked.model} to any text", hint=hint)
         if asked.stream:
-            batches = requests.parse_lines(sys.stdin.buffer, asked.lines or "plain", bar, task)
+            batches = requests.parse_lines(sys.stdin.buffer, asked.meaning or "plain", bar, task)
         else:
-            batches = iter([[requests.parse_argument(asked.words[0], asked.lines or "auto", output.note, task)]])
+            batches = iter([[requests.parse_argument(asked.words[0], asked.meaning or "auto", output.note, task)]])
         # Read before the model is loaded, so that a text that cannot be taken need not wait for it.
         first = next(batches, None)
         if first is None:
@@ -140,7 +147,7 @@ class Answering:
         from stackrev.models import open_decoder, require_task
 
         require_task(folder, task, name=asked.model)
-        self._decoder = open_decoder(folder)
+        self._decoder = open_decoder(folder, device=find_device(asked.device))
         if asked.threads is not None and isinstance(self._decoder, TorchDecoder):
             set_threads(asked.threads)
         self._task, self._output, self._bar = task, output, bar

@@ -10,6 +10,7 @@ from stackrev.cli.answering import Asked, respond
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     CacheOption,
+    DeviceOption,
     JsonOption,
     LinesOption,
     ModelOption,
@@ -19,17 +20,22 @@ from stackrev.cli.common import (
     TraceOption,
     examples,
 )
+from stackrev.cli.help_pages import OUTPUT, App
 
-app = typer.Typer()
+app = App()
 
 
 TextArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[TEXT]", help="What to read; lines of stdin if it is - or not given.", show_default=False),
+    typer.Argument(metavar="TEXT", help="What to read; lines of stdin if it is - or not given.", show_default=False),
 ]
 CheckOption = Annotated[
     bool,
-    typer.Option("--check", help="Compare with the right answer, if the task knows it; exit code 1 for a wrong one."),
+    typer.Option(
+        "--check",
+        help="Compare with the right answer, if the task knows it; exit code 1 for a wrong one.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 
@@ -50,6 +56,7 @@ def apply(
     trace_html: PageOption = None,
     cache_dir: CacheOption = None,
     offline: OfflineOption = False,
+    device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -60,5 +67,7 @@ def apply(
     at its end, as the network writes it. Lines of stdin are answered one by one, as they come. --json prints one object
     a line: a text and the output, or, with --trace, a step.
     """
-    asked = Asked(text or [], context, model, lines, check, trace, trace_html, cache_dir, offline, threads, json)
+    asked = Asked(
+        text or [], context, model, lines, check, trace, trace_html, cache_dir, offline, device, threads, json
+    )
     respond(asked, None, command="apply", key="output", example="stackrev apply --model stack-lstm hello")

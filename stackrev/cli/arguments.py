@@ -12,7 +12,8 @@ from typing import Any
 
 import typer
 
-from stackrev.cli.common import UsageError
+from stackrev.cli.help_pages import value_name
+from stackrev.cli.usage import UsageError
 
 _NUMBER = re.compile(r"-(\.?\d|inf|nan)", re.IGNORECASE)
 
@@ -49,7 +50,7 @@ def require_values(command: Any, words: Sequence[str]) -> None:
     """Refuse an option whose value is left out, so that the word after it would be taken for one.
 
     Raises:
-        UsageError: A word that starts with `-`, and is no number, stands where a value should.
+        UsageError: Nothing, or a word that starts with `-` and is no number, stands where a value should.
     """
     command, rest = _find(command, words)
     options = _options(command)
@@ -60,29 +61,41 @@ def require_values(command: Any, words: Sequence[str]) -> None:
         option = options.get(word)
         if option is None or not _takes_value(option):
             continue
-        value, rest = (rest[0], rest[1:]) if rest else ("-", rest)
+        if not rest:
+            raise UsageError(f"{word} needs a value")
+        value, *rest = rest
         if value.startswith("-") and value != "-" and not _NUMBER.match(value):
             write = f"{word}={value}" if word.startswith("--") else f"{word}{value}"
             raise UsageError(f"{word} needs a value, and {value} looks like an option", hint=f"if it is one: {write}")
 
 
 def explain(error: typer.TyperException, words: Sequence[str]) -> tuple[str, str]:
-    """What is wrong with a command line, and what to do about it."""
-    message, _, meant = error.format_message().replace("Value error, ", "").partition(". Did you mean ")
+    """What is wrong with a command line, in our own words, and what to do about it."""
+    message = error.format_message()
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "stackrev"
     hint = f"see {path} --help"
-    if meant:
-        hint = f"did you mean {meant.rstrip('?').replace(chr(39), '')}?"
+    option, parameter = getattr(error, "option_name", None), getattr(error, "param", None)
     if hasattr(error, "possibilities"):  # an option that there isn't
-        name = _typed(str(getattr(error, "option_name", "")), words)
-        message = f"no such option: {name}"
-        close = get_close_matches(f"--{name.lstrip('-').lower()}", _options(context.command) if context else ())
-        if close:
-            hint = f"did you mean {close[0]}?"
-        elif context and any(each.param_type_name == "argument" for each in context.command.params):
-            hint += "; write -- before what starts with - and is no option"
+        return _no_such_option(_typed(str(option), words), context, hint)
+    if option is not None:
+        return f"{option} takes no value" if "not take" in message else f"{option} needs a value", hint
+    if parameter is not None and parameter.required and "issing" in message:
+        name = parameter.opts[0] if parameter.param_type_name == "option" else value_name(parameter)
+        return f"{path} needs {'an' if name[0] in 'AEIOU' else 'a'} {name}", hint
+    if extra := re.search(r"unexpected extra argument(?:s|\(s\))? \((.*)\)", message, re.DOTALL):
+        return f"{path} does not take {extra[1]!r}", hint
     return message[:1].lower() + message[1:].rstrip("."), hint
+
+
+def _no_such_option(name: str, context: Any, hint: str) -> tuple[str, str]:
+    path = context.command_path if context else "stackrev"
+    close = get_close_matches(f"--{name.lstrip('-').lower()}", _options(context.command) if context else ())
+    if close:
+        hint = f"did you mean {close[0]}?"
+    elif context and any(each.param_type_name == "argument" for each in context.command.params):
+        hint += "; write -- before what starts with - and is no option"
+    return f"{path} has no option {name}", hint
 
 
 def _typed(option: str, words: Sequence[str]) -> str:
@@ -112,7 +125,7 @@ def _options(command: Any) -> Mapping[str, Any]:
         if each.param_type_name == "option"
         for name in (*each.opts, *each.secondary_opts)
     }
-    return {**options, "--help": None}
+    return {**options, "--help": None, "-h": None}
 
 
 def _takes_value(option: Any) -> bool:

@@ -18,6 +18,7 @@ from stackrev.cli.common import (
     examples,
     find_model,
 )
+from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from stackrev.evaluation.certificate.proof import Proof
     from stackrev.models.certification import Certification
 
-app = typer.Typer()
+app = App()
 
 _FAILURES = {
     "encoder_closed": "the encoder's box of states is not mapped into itself",
@@ -66,10 +67,11 @@ def certify(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Prove that models reverse every string of every length, float32's rounding included.
+    """Prove that models reverse every string of every length.
 
-    Where there is no proof, the command says which condition of it fails, and looks for a string that the model gets
-    wrong. Exit code 0: all are proved, 1: one is not. docs/proof.md has the theorem.
+    The rounding of float32 is part of the proof. Where there is no proof, the command says which condition of it fails,
+    and looks for a string that the model gets wrong. Exit code 0: all are proved, 1: one is not. docs/proof.md has the
+    theorem.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small products: threads would wait for each other
     from stackrev.models.certification import store

@@ -20,18 +20,18 @@ from stackrev.cli import (
     search,
     train,
 )
+from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output
 
-app = typer.Typer(
+app = App(
     name="stackrev",
-    help="Train, test and use neural networks that reverse strings with a differentiable stack.",
+    help="Neural networks that reverse strings with a differentiable stack.",
     epilog=common.examples(
         "stackrev reverse '$A string to reverse|'",
         "stackrev evaluate --lengths 65-128",
         "stackrev train --seed 1",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 for _module in (reverse, apply, page, evaluate, certify, train, generate_data, models, search, experiment, plot):

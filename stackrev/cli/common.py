@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from stackrev import __version__, kernels
+from stackrev.cli import values
+from stackrev.cli.help_pages import MODEL, OUTPUT, RUN, STRINGS
 from stackrev.cli.output import Output
 from stackrev.cli.requests import Meaning
-from stackrev.config import LengthRange
-from stackrev.errors import StackrevError
+from stackrev.cli.usage import UsageError as UsageError
+from stackrev.config import Device, LengthRange
 
 if TYPE_CHECKING:
+    import torch
+
     from stackrev.models import Checkpoint
 
 DEFAULT_MODEL: str = "stack-lstm"
 DEFAULT_LENGTHS = LengthRange(minimum=65, maximum=128)
-
-
-class UsageError(StackrevError):
-    """The command line asks for something that makes no sense; exit code 2."""
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -32,13 +32,6 @@ def complete_model(incomplete: str) -> list[str]:
     return [name for name in names.packaged_names() if name.startswith(incomplete)]
 
 
-def _parse_seed(value: str | int) -> int:
-    text = str(value)  # a default comes as it is
-    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) < 2**63):
-        raise typer.BadParameter(f"{text!r} is not a number from 0 to 2**63 - 1")
-    return int(text)
-
-
 def with_default(help_: str, default: object) -> str:
     """The help of an option whose default is not a plain value."""
     return f"{help_} [default: {default}]"
@@ -46,14 +39,26 @@ def with_default(help_: str, default: object) -> str:
 
 _MODEL_HELP = "A packaged model, a checkpoint folder, or [hf:]user/repo[@revision] on the Hub."
 
-ModelOption = Annotated[str, typer.Option("--model", metavar="NAME", help=_MODEL_HELP, autocompletion=complete_model)]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help=_MODEL_HELP,
+        autocompletion=complete_model,
+        rich_help_panel=MODEL,
+    ),
+]
 ModelsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
+        "-m",
         metavar="NAME",
         help=with_default(f"{_MODEL_HELP} Repeat it to compare several.", DEFAULT_MODEL),
         autocompletion=complete_model,
+        rich_help_panel=MODEL,
     ),
 ]
 LengthsOption = Annotated[
@@ -63,18 +68,40 @@ LengthsOption = Annotated[
         metavar="MIN-MAX",
         parser=LengthRange.parse,
         help=with_default("The lengths of the strings.", DEFAULT_LENGTHS),
+        rich_help_panel=STRINGS,
     ),
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", metavar="<int>", parser=_parse_seed, help="The seed that strings are drawn with.")
+    int,
+    typer.Option(
+        "--seed",
+        help="The seed that strings are drawn with.",
+        rich_help_panel=STRINGS,
+        **values.whole("--seed", 0, 2**63 - 1),
+    ),
 ]
 CacheOption = Annotated[
     Path | None,
     typer.Option(
-        "--cache-dir", metavar="FOLDER", help="The Hub's cache.", show_default="the standard one, see HF_HOME"
+        "--cache-dir",
+        metavar="FOLDER",
+        help="The Hub's cache.",
+        show_default="the standard one, see HF_HOME",
+        rich_help_panel=MODEL,
     ),
 ]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Use the cache alone, never the network.")]
+OfflineOption = Annotated[
+    bool, typer.Option("--offline", help="Use the cache alone, never the network.", rich_help_panel=MODEL)
+]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="Where to compute; auto takes a GPU where there is one.",
+        rich_help_panel=RUN,
+        **values.choice("--device", get_args(Device)),
+    ),
+]
 
 
 def show_help(context: typer.Context) -> None:
@@ -84,32 +111,41 @@ def show_help(context: typer.Context) -> None:
 
 
 LinesOption = Annotated[
-    Meaning | None,
+    str | None,
     typer.Option(
         "--lines",
+        rich_help_panel="Text",
+        **values.choice("--lines", get_args(Meaning)),
         help=with_default(
             "How lines are meant: plain, marked (between $ and |), or auto, marked where they look it.",
             "plain; auto for an argument",
         ),
     ),
 ]
-TraceOption = Annotated[bool, typer.Option("--trace", help="Show what the network does with its stack, a line a step.")]
+TraceOption = Annotated[
+    bool,
+    typer.Option("--trace", help="Show what the network does with its stack, a line a step.", rich_help_panel=OUTPUT),
+]
 PageOption = Annotated[
     Path | None,
     typer.Option(
-        "--trace-html", metavar="FILE", help="Write a page that runs the network on the text, as stackrev page does."
+        "--trace-html",
+        metavar="FILE",
+        help="Write a page that runs the network on the text, as stackrev page does.",
+        rich_help_panel=OUTPUT,
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress and no notes on stderr.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=OUTPUT)]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", help="No progress and no notes on stderr.", rich_help_panel=OUTPUT)
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
         "--threads",
-        metavar="<int>",
-        min=1,
-        max=1024,
         help="How many threads torch may use; its own choice if not given.",
+        rich_help_panel=RUN,
+        **values.whole("--threads", 1, 1024),
     ),
 ]
 
@@ -141,11 +177,26 @@ def find_model(name: str, *, offline: bool = False, cache_dir: Path | None = Non
     return hub.resolve(name, offline=offline, cache_dir=cache_dir)
 
 
-def load_model(name: str, *, offline: bool = False, cache_dir: Path | None = None) -> Checkpoint:
-    """A model by its name; see `find_model`."""
+def load_model(
+    name: str, *, offline: bool = False, cache_dir: Path | None = None, device: str | torch.device = "cpu"
+) -> Checkpoint:
+    """A model by its name, on a device; see `find_model`."""
     from stackrev.models import load
 
-    return load(find_model(name, offline=offline, cache_dir=cache_dir), name=name)
+    return load(find_model(name, offline=offline, cache_dir=cache_dir), name=name, device=device)
+
+
+def find_device(name: str) -> str | torch.device:
+    """The device that --device names. The CPU is found without torch.
+
+    Raises:
+        TrainingError: The machine has no such device.
+    """
+    if name == "cpu":
+        return name
+    from stackrev.training.trainer import resolve_device
+
+    return resolve_device(name)
 
 
 def set_threads(threads: int | None) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from stackrev.cli import sizes
+from stackrev.cli import sizes, values
 from stackrev.cli.common import (
     DEFAULT_LENGTHS,
     DEFAULT_MODEL,
     CacheOption,
+    DeviceOption,
     JsonOption,
     LengthsOption,
     ModelsOption,
@@ -25,11 +26,13 @@ from stackrev.cli.common import (
     ThreadsOption,
     UsageError,
     examples,
+    find_device,
     load_model,
     set_threads,
     share,
     with_default,
 )
+from stackrev.cli.help_pages import OUTPUT, STRINGS, App
 from stackrev.cli.output import Output
 from stackrev.config import LengthRange
 from stackrev.errors import CheckpointError
@@ -48,13 +51,13 @@ DEFAULT_SAMPLES = 1000
 PIECE_SYMBOLS, PIECE_STRINGS = 1 << 24, 100_000
 """How much is in memory at once; whatever is smaller is scored in one piece."""
 
-app = typer.Typer()
+app = App()
 
 
 @app.command(
     epilog=examples(
         "stackrev evaluate --lengths 65-128",
-        "stackrev evaluate --model stack-lstm --model runs/lstm-seed0 --lengths 8-64 --by-length",
+        "stackrev evaluate -m stack-lstm -m lstm --lengths 8-64 --by-length",
         "stackrev evaluate --data test.jsonl --json",
     ),
 )
@@ -63,21 +66,33 @@ def evaluate(
     model: ModelsOption = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A data file to test on; --lengths and --samples then choose from it."),
+        typer.Option(
+            metavar="FILE",
+            help="A data file to test on; --lengths and --samples then choose from it.",
+            rich_help_panel=STRINGS,
+        ),
     ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            metavar="<int>", min=1, help=with_default("How many strings.", f"{DEFAULT_SAMPLES}, or a whole data file")
+            help=with_default("How many strings.", f"{DEFAULT_SAMPLES}, or a whole data file"),
+            rich_help_panel=STRINGS,
+            **values.whole("--samples", 1),
         ),
     ] = None,
     seed: SeedOption = 0,
-    by_length: Annotated[bool, typer.Option("--by-length", help="Also show the scores of each length.")] = False,
+    by_length: Annotated[
+        bool, typer.Option("--by-length", help="Also show the scores of each length.", rich_help_panel=OUTPUT)
+    ] = False,
     margins: Annotated[
-        bool, typer.Option("--margins", help="Also show how far a stack-lstm is from deciding otherwise.")
+        bool,
+        typer.Option(
+            "--margins", help="Also show how far a stack-lstm is from deciding otherwise.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     cache_dir: CacheOption = None,
     offline: OfflineOption = False,
+    device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -102,7 +117,8 @@ def evaluate(
         strings: _Strings = _Drawn(lengths or DEFAULT_LENGTHS, samples or DEFAULT_SAMPLES, seed)
     else:
         strings = _Read(data, lengths, samples)
-    checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir) for name in names]
+    where = find_device(device)
+    checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir, device=where) for name in names]
     for name, checkpoint in zip(names, checkpoints, strict=True):
         if margins and not isinstance(checkpoint.model, HasMargins):
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")

@@ -10,8 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from stackrev.cli import settings
-from stackrev.cli.common import DEFAULT_MODEL, JsonOption, QuietOption, examples, show_help, with_default
+from stackrev.cli import settings, values
+from stackrev.cli.common import (
+    DEFAULT_MODEL,
+    JsonOption,
+    QuietOption,
+    examples,
+    show_help,
+    with_default,
+)
+from stackrev.cli.help_pages import MODEL, RUN, App
 from stackrev.cli.output import Output
 from stackrev.cli.runs_view import RunsView, runs_view
 from stackrev.experiments import presets, tables
@@ -19,9 +27,9 @@ from stackrev.experiments.measurements import MEASUREMENTS
 from stackrev.experiments.seeds import read_seeds
 from stackrev.experiments.setting import SETTING, ExperimentSetting, read_setting
 
-app = typer.Typer(
+app = App(
     name="experiment",
-    help="Train one setting with many seeds: how often does it learn, how soon, how well?",
+    help="Train one setting with many seeds, and count how many learn.",
     invoke_without_command=True,
     callback=show_help,
     epilog=examples(
@@ -31,61 +39,95 @@ app = typer.Typer(
     ),
 )
 
+MEASURED = "Measured of solved runs"
+
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the experiment is kept.")]
 StorageOption = Annotated[
-    str | None, typer.Option(metavar="URL", help="A database, for workers that don't share the folder.")
+    str | None,
+    typer.Option(metavar="URL", help="A database, for workers that don't share the folder.", rich_help_panel=RUN),
 ]
 StudyOption = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its name in the database.", show_default="the folder's")
+    str | None,
+    typer.Option(metavar="NAME", help="Its name in the database.", show_default="the folder's", rich_help_panel=RUN),
 ]
 RunsOfEachOption = Annotated[
     str | None,
-    typer.Option(metavar="LENGTH", help="Try solved runs on strings of one symbol alone, so long, of each symbol."),
+    typer.Option(
+        metavar="LENGTH",
+        help="Try solved runs on strings of one symbol alone, so long, of each symbol.",
+        rich_help_panel=MEASURED,
+    ),
 ]
 ExactOption = Annotated[
     str | None,
-    typer.Option(metavar="LENGTHS", help="Try solved runs on strings so long: how many of each, 10000:20."),
+    typer.Option(
+        metavar="LENGTHS",
+        help="Try solved runs on strings so long: how many of each, 10000:20.",
+        rich_help_panel=MEASURED,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Another value of a setting of `train`; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Another value of a setting of `train`; may be repeated.",
+        rich_help_panel=MODEL,
+    ),
 ]
 SettingOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help=with_default(f"One of: {', '.join(presets.PRESETS)}.", "default")),
+    typer.Option(
+        metavar="NAME", help=with_default(f"One of: {', '.join(presets.PRESETS)}.", "default"), rich_help_panel=MODEL
+    ),
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, max=1024, help="How many processes train side by side.", show_default="one a core"),
+    typer.Option(
+        help="How many processes train side by side.",
+        show_default="one a core",
+        rich_help_panel=RUN,
+        **values.whole("--workers", 1, 1024),
+    ),
 ]
 
 
 @app.command(
     epilog=examples(
-        "stackrev experiment run runs/default --seeds 0-99 --exact 10000:20,1000000:1",
-        "stackrev experiment run runs/small --seeds 0-19 --set hidden_size=32 --set stack_width=32",
+        "stackrev experiment run runs/default --seeds 0-99 --exact 10000:20",
+        "stackrev experiment run runs/small --set hidden_size=32 --set stack_width=32",
         "stackrev experiment run runs/published --setting published --seeds 0-5",
         "stackrev experiment run runs/default --runs-of-each 10000 --proof",
-        "stackrev experiment run runs/default --seeds 0-999 --storage postgresql://me@server/studies",
+        "stackrev experiment run runs/default --storage postgresql://me@host/studies",
     )
 )
 def run(
     folder: FolderArgument,
     seeds: Annotated[
-        str, typer.Option(metavar="SEEDS", help="The seeds it is to have, such as 0-99 or 3,5,10-19.")
+        str,
+        typer.Option(metavar="SEEDS", help="The seeds it is to have, such as 0-99 or 3,5,10-19.", rich_help_panel=RUN),
     ] = "0-9",
     kind: settings.Kind = None,
     setting: SettingOption = None,
     changes: SetOption = None,
     name: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="What tables call it.", show_default="what it sets")
+        str | None,
+        typer.Option(metavar="TEXT", help="What tables call it.", show_default="what it sets", rich_help_panel=MODEL),
     ] = None,
     exact: ExactOption = None,
     runs_of_each: RunsOfEachOption = None,
-    proof: Annotated[bool, typer.Option("--proof", help="Try to prove each solved run at every length.")] = False,
+    proof: Annotated[
+        bool,
+        typer.Option("--proof", help="Try to prove each solved run at every length.", rich_help_panel=MEASURED),
+    ] = False,
     workers: WorkersOption = None,
     keep_weights: Annotated[
-        bool, typer.Option("--keep-weights", help="Keep each trained model as a checkpoint in FOLDER/weights.")
+        bool,
+        typer.Option(
+            "--keep-weights",
+            help="Keep each trained model as a checkpoint in FOLDER/weights.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
     storage: StorageOption = None,
     study: StudyOption = None,
@@ -152,9 +194,10 @@ def rerun(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train stored seeds again, and compare: history, scores and weights, bit for bit.
+    """Train stored seeds again, and compare bit for bit.
 
-    The exit code is 1 if anything is not as stored; then it says what, and on which machine it was stored.
+    History, scores and weights are compared. The exit code is 1 if anything is not as stored; then it says what, and on
+    which machine it was stored.
     """
     from stackrev.experiments import experiment
     from stackrev.experiments.runs import environment
@@ -195,7 +238,10 @@ def table(
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="The experiments.")],
     json: JsonOption = False,
 ) -> None:
-    """Tell what experiments came to, a row each: how many runs learn, how soon, and what has been measured of them."""
+    """Tell what experiments came to, a row each.
+
+    A row tells how many runs learn, how soon, and what has been measured of them.
+    """
     output = Output(json=json)
     summaries = [tables.summarise(read_setting(folder).name, list(read_seeds(folder).values())) for folder in folders]
     output.result(summaries, lambda: output.table(tables.table_cells(tables.tabulate(summaries))))

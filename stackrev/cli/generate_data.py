@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stackrev.cli import settings, sizes
+from stackrev.cli import settings, sizes, values
 from stackrev.cli.common import (
     DEFAULT_LENGTHS,
     LengthsOption,
@@ -18,6 +18,7 @@ from stackrev.cli.common import (
     examples,
     with_default,
 )
+from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output, counted
 from stackrev.cli.settings import TaskOption
 from stackrev.tasks import REVERSAL, TASKS, vocabulary
@@ -25,12 +26,12 @@ from stackrev.tasks import REVERSAL, TASKS, vocabulary
 PIECE_SYMBOLS, PIECE_STRINGS = 1 << 20, 20_000
 """How much is in memory at once."""
 
-app = typer.Typer()
+app = App()
 
 
 @app.command(
     epilog=examples(
-        "stackrev generate-data --lengths 65-128 --samples 1000 --seed 0 -o test.jsonl",
+        "stackrev generate-data --lengths 65-128 --samples 1000 -o test.jsonl",
         "stackrev generate-data --lengths 8 --samples 3 --alphabet abc",
         "stackrev generate-data --task gender --lengths 8-20 --samples 5",
     ),
@@ -38,7 +39,7 @@ app = typer.Typer()
 def generate_data(
     task_name: TaskOption = REVERSAL.name,
     lengths: LengthsOption = None,
-    samples: Annotated[int, typer.Option(metavar="<int>", min=1, help="How many strings to draw.")] = 1000,
+    samples: Annotated[int, typer.Option(help="How many strings to draw.", **values.whole("--samples", 1))] = 1000,
     seed: SeedOption = 0,
     alphabet: Annotated[
         str | None,

@@ -21,13 +21,14 @@ from stackrev.cli.common import (
     share,
     show_help,
 )
+from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output
 from stackrev.errors import CheckpointError
 
 if TYPE_CHECKING:
     from stackrev.storage.hub import Push
 
-app = typer.Typer(
+app = App(
     name="models",
     help="List, check, fetch and share models.",
     invoke_without_command=True,
@@ -51,7 +52,7 @@ NameArgument = Annotated[
 
 @app.command("list", epilog=examples("stackrev models list", "stackrev models list --json"))
 def list_models(cache_dir: CacheOption = None, json: JsonOption = False) -> None:
-    """List the packaged models and those of the Hub that are in the cache."""
+    """List the packaged models, and those in the Hub's cache."""
     from stackrev.storage import hub, names
 
     output = Output(json=json)
@@ -109,7 +110,11 @@ def verify(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check models: the checksum of every file, a strict load, finite weights, and the certificate if there is one."""
+    """Check the files, the weights and the certificate of models.
+
+    The checksum of every file is compared, the weights are loaded strictly and have to be finite, and a certificate, if
+    there is one, is checked.
+    """
     from stackrev.models.certification import check_stored
     from stackrev.storage import checkpoints
     from stackrev.storage.names import packaged_names
@@ -141,7 +146,10 @@ def pull(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Fetch a model from the Hub, or its newest version if it is in the cache; print where it lies."""
+    """Fetch a model from the Hub into the cache.
+
+    A model that is there is fetched anew if the Hub has a newer version. The folder where it lies is printed.
+    """
     from stackrev.storage import hub
 
     output = Output(json=json, quiet=quiet)
@@ -165,10 +173,10 @@ def push(
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Share a model on the Hub, with a card that tells what it scores; print the commit's address.
+    """Share a model on the Hub, with a card that tells what it scores.
 
-    The scores are measured anew, on the files that are sent. The token is the Hub's standard one: log in with
-    `hf auth login`, or set HF_TOKEN.
+    The address of the commit is printed. The scores are measured anew, on the files that are sent. The token is the
+    Hub's standard one: log in with `hf auth login`, or set HF_TOKEN.
     """
     from stackrev.storage import hub
 

@@ -19,12 +19,13 @@ from stackrev.cli.common import (
     find_model,
     with_default,
 )
+from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output
 
 EXAMPLE = "A string to reverse"
 FILE = Path("stackrev.html")
 
-app = typer.Typer()
+app = App()
 
 
 @app.command(
@@ -38,7 +39,7 @@ def page(
     text: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[TEXT]", help=with_default("The text that it opens on.", repr(EXAMPLE)), show_default=False
+            metavar="TEXT", help=with_default("The text that it opens on.", repr(EXAMPLE)), show_default=False
         ),
     ] = None,
     model: ModelOption = DEFAULT_MODEL,

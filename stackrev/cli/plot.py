@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stackrev.cli import sizes
+from stackrev.cli import sizes, values
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     ModelOption,
@@ -22,6 +22,7 @@ from stackrev.cli.common import (
     set_threads,
     show_help,
 )
+from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output
 from stackrev.cli.plot_data import checks, read_seeds, read_trials, setting_name
 from stackrev.config import LengthRange
@@ -34,12 +35,12 @@ if TYPE_CHECKING:
 LENGTHS = "8,16,32,64,128,256,512,1024,2048,4096"
 EXAMPLE = "$A string to reverse|"
 
-app = typer.Typer(
+app = App(
     name="plot",
     help="Draw the experiment's figures, as SVG or PNG.",
     epilog=examples(
-        "stackrev plot learning --model stack-lstm --model lstm --model rnn",
-        "stackrev plot lengths --model stack-lstm --model lstm --model rnn -o lengths.png",
+        "stackrev plot learning -m stack-lstm -m lstm -m rnn",
+        "stackrev plot lengths -m stack-lstm -m lstm -m rnn -o lengths.png",
         "stackrev plot gates 'hello world'",
         "stackrev plot consistency docs/results/seeds/default",
         "stackrev plot comparison docs/results/seeds/*/ --title 'Settings'",
@@ -58,7 +59,9 @@ OutputOption = Annotated[
         show_default="the figure's name, .svg",
     ),
 ]
-TitleOption = Annotated[str | None, typer.Option(help="What to write above it.", show_default="what it shows")]
+TitleOption = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="What to write above it.", show_default="what it shows")
+]
 TextArgument = Annotated[str, typer.Argument(metavar="TEXT", help="An ASCII string; $ and | around it are taken off.")]
 
 
@@ -68,7 +71,10 @@ def learning(
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Loss and fine accuracy against the number of batches, a line a model, from checkpoints' histories."""
+    """Loss and fine accuracy while training, a line a model.
+
+    They come from the histories of checkpoints.
+    """
     _check(output)
     from stackrev import figures
     from stackrev.storage import checkpoints
@@ -85,11 +91,13 @@ def learning(
 
 @app.command()
 def consistency(
-    folder: Annotated[Path, typer.Argument(help="What stackrev experiment run wrote, or its seeds.jsonl.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="What stackrev experiment run wrote, or its seeds.jsonl.")
+    ],
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Loss and fine accuracy against the number of batches, a line a seed."""
+    """Loss and fine accuracy while training, a line a seed."""
     _check(output)
     from stackrev import figures
 
@@ -98,11 +106,13 @@ def consistency(
 
 @app.command()
 def comparison(
-    folders: Annotated[list[Path], typer.Argument(help="What stackrev experiment run wrote, a folder a setting.")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="What stackrev experiment run wrote, a folder a setting.")
+    ],
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Settings side by side: optimisers, depths, sizes; how many runs learn, and how soon."""
+    """How many runs of each setting learn, and how soon."""
     _check(output)
     from stackrev import figures
 
@@ -112,11 +122,11 @@ def comparison(
 
 @app.command()
 def search(
-    file: Annotated[Path, typer.Argument(help="What stackrev search --json printed.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What stackrev search --json printed.")],
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
-    """The worth of each trial of a search against each of its settings."""
+    """What each trial of a search is worth, against each setting."""
     _check(output)
     from stackrev import figures
 
@@ -127,14 +137,14 @@ def search(
 def lengths(
     model: ModelsOption = None,
     at: Annotated[str, typer.Option("--lengths", metavar="N,N,...", help="At which lengths.")] = LENGTHS,
-    samples: Annotated[int, typer.Option(min=1, help="How many strings of each length.")] = 50,
+    samples: Annotated[int, typer.Option(help="How many strings of each length.", **values.whole("--samples", 1))] = 50,
     seed: SeedOption = 0,
     title: TitleOption = None,
     output: OutputOption = None,
     threads: ThreadsOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Coarse and fine accuracy against the length of the string, a line a model."""
+    """Accuracy against the length of the string, a line a model."""
     _check(output)
     from stackrev import figures
 
@@ -181,7 +191,7 @@ def gates(
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
-    """The push and pop strengths of each step, while one string is reversed, or what else the model has learned."""
+    """Push and pop strengths while one string is reversed."""
     _check(output)
     from stackrev import figures
 
@@ -195,7 +205,7 @@ def stack(
     title: TitleOption = None,
     output: OutputOption = None,
 ) -> None:
-    """What is on the stack after each step, while one string is reversed: a heat map."""
+    """What is on the stack while one string is reversed."""
     _check(output)
     from stackrev import figures
 

@@ -10,6 +10,7 @@ from stackrev.cli.answering import Asked, respond
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     CacheOption,
+    DeviceOption,
     JsonOption,
     LinesOption,
     ModelOption,
@@ -19,19 +20,21 @@ from stackrev.cli.common import (
     TraceOption,
     examples,
 )
+from stackrev.cli.help_pages import OUTPUT, App
 from stackrev.tasks import REVERSAL
 
-app = typer.Typer()
+app = App()
 
 
 TextArgument = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[TEXT]", help="What to reverse; lines of stdin if it is - or not given.", show_default=False
-    ),
+    typer.Argument(metavar="TEXT", help="What to reverse; lines of stdin if it is - or not given.", show_default=False),
 ]
 CheckOption = Annotated[
-    bool, typer.Option("--check", help="Compare with the true reversal; exit code 1 if the network errs.")
+    bool,
+    typer.Option(
+        "--check", help="Compare with the true reversal; exit code 1 if the network errs.", rich_help_panel=OUTPUT
+    ),
 ]
 
 
@@ -55,6 +58,7 @@ def reverse(
     trace_html: PageOption = None,
     cache_dir: CacheOption = None,
     offline: OfflineOption = False,
+    device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -68,5 +72,7 @@ def reverse(
     letter with its accents, stays whole. ASCII alone is reversed code by code. --json prints one object a line: a text
     and its reversal, or, with --trace, a step.
     """
-    asked = Asked(text or [], context, model, lines, check, trace, trace_html, cache_dir, offline, threads, json)
+    asked = Asked(
+        text or [], context, model, lines, check, trace, trace_html, cache_dir, offline, device, threads, json
+    )
     respond(asked, REVERSAL, command="reverse", key="reversed", example="stackrev reverse '$A string to reverse|'")

@@ -11,7 +11,7 @@ from stackrev.cli.arguments import explain, require_values, typed_words, with_ve
 from stackrev.cli.commands import app
 from stackrev.cli.common import UsageError
 from stackrev.cli.output import Output
-from stackrev.errors import ConfigError, StackrevError
+from stackrev.errors import ConfigError, ModelNotFoundError, StackrevError
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -48,7 +48,7 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
     match error:
         case StackrevError():
             message, hint = error.message, error.hint
-            if isinstance(error, ConfigError | UsageError):
+            if isinstance(error, ConfigError | UsageError | ModelNotFoundError):
                 code, hint = 2, hint or "--help shows what can be asked for"
         case typer.TyperException():
             code = error.exit_code

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stackrev.cli import settings
+from stackrev.cli import settings, values
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     JsonOption,
@@ -19,20 +19,60 @@ from stackrev.cli.common import (
     examples,
     set_threads,
 )
+from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output
 from stackrev.cli.runs_view import RunsView, runs_view
 from stackrev.experiments.search import Result, Search, Step, space_of
 from stackrev.kinds.config import Config
 
-app = typer.Typer()
+app = App()
 _SPACE = ", ".join(space_of(Config()))
+SEARCH = "Search"
+
+TrialsOption = Annotated[
+    int,
+    typer.Option(
+        help="How many trials the study is to have in all; 0 shows what it has.",
+        rich_help_panel=SEARCH,
+        **values.whole("--trials", 0),
+    ),
+]
+StudyOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The study.", show_default="the model", rich_help_panel=SEARCH)
+]
+JournalOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The file that holds the study.",
+        show_default="runs/search.journal",
+        rich_help_panel=SEARCH,
+    ),
+]
+StorageOption = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="A database instead, for workers on many machines.", rich_help_panel=SEARCH),
+]
+VaryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SETTINGS", help=f"What to vary, of {_SPACE}.", show_default="all not given", rich_help_panel=SEARCH
+    ),
+]
+PruneOption = Annotated[
+    bool, typer.Option(help="Whether to give up trials that fall behind at a check.", rich_help_panel=SEARCH)
+]
+BestOption = Annotated[
+    int,
+    typer.Option(help="How many of the best trials to show.", rich_help_panel=SEARCH, **values.whole("--best", 1)),
+]
 
 
 @app.command(
     epilog=examples(
         "stackrev search --trials 50",
-        "stackrev search --model lstm --batches 2000 --check-every 200 --hidden-size 128",
-        "stackrev search --vary learning_rate,optimizer --storage postgresql://me@server/studies",
+        "stackrev search -m lstm --batches 2000 --check-every 200 --layers 2",
+        "stackrev search --vary learning_rate,layers --storage postgresql://me@host/s",
         "stackrev search --trials 0",
     ),
 )
@@ -40,29 +80,19 @@ _SPACE = ", ".join(space_of(Config()))
 def search(
     *,
     kind: settings.Kind = None,
-    trials: Annotated[
-        int, typer.Option(min=0, help="How many trials the study is to have in all; 0 shows what it has.")
-    ] = 30,
-    study: Annotated[str | None, typer.Option(metavar="NAME", help="The study.", show_default="the model")] = None,
-    journal: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The file that holds the study.", show_default="runs/search.journal"),
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option(metavar="URL", help="A database instead, for workers on many machines.")
-    ] = None,
-    vary: Annotated[
-        str | None,
-        typer.Option(metavar="SETTINGS", help=f"What to vary, of {_SPACE}.", show_default="all not given"),
-    ] = None,
-    prune: Annotated[bool, typer.Option(help="Whether to give up trials that fall behind at a check.")] = True,
-    best: Annotated[int, typer.Option(min=1, help="How many of the best trials to show.")] = 10,
+    trials: TrialsOption = 30,
+    study: StudyOption = None,
+    journal: JournalOption = None,
+    storage: StorageOption = None,
+    vary: VaryOption = None,
+    prune: PruneOption = True,
+    best: BestOption = 10,
     given: settings.Given,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Search for the settings that a model learns best and soonest with.
+    """Search for the settings that a model learns best with.
 
     A trial is worth the mean of its validation fine accuracy over its checks. A setting given as an option is kept
     as given. The same command started again, here or on any machine that reaches the study, adds a worker, or goes on

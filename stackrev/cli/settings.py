@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import operator
 import shlex
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from stackrev.cli import values
 from stackrev.cli.common import DEFAULT_MODEL, with_default
+from stackrev.cli.help_pages import MODEL, STRINGS
+from stackrev.cli.values import NONE
 from stackrev.config import LengthRange, Setting
 from stackrev.config import settings as declared
 from stackrev.errors import ConfigError
@@ -20,29 +22,34 @@ from stackrev.kinds import KINDS
 from stackrev.kinds.config import SECTIONS, Config, settings_of
 from stackrev.tasks.data import DataConfig
 
-NONE = "none"
-"""How None is written on a command line."""
+_ORDER = ("model", "training", "data")  # of the sections on a help page
 
-_ORDER = ("training", "model", "data")  # of the sections on a help page
-
-if TYPE_CHECKING:
-    _KindName = str
-else:
-    _KindName = Literal[tuple(KINDS)]
+_HEADINGS = {"training": "Training", "model": MODEL, "data": "Data"}
+_SETTLING = ("settle", "settle_batches", "settle_temperature", "recurrent_l1")
 
 Kind = Annotated[
-    _KindName | None, typer.Option("--model", help=with_default("The kind of model to train.", DEFAULT_MODEL))
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help=with_default("The kind of model to train.", DEFAULT_MODEL),
+        rich_help_panel=MODEL,
+        **values.choice("--model", tuple(KINDS)),
+    ),
 ]
 """The option of the kind of model."""
 
 _TASK = declared(DataConfig)["task"]
 
-if TYPE_CHECKING:
-    _TaskName = str
-else:
-    _TaskName = Literal[(*_TASK.choices, *_TASK.aliases)]
-
-TaskOption = Annotated[_TaskName, typer.Option("--task", help="The task.")]
+TaskOption = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        help="The task.",
+        rich_help_panel=STRINGS,
+        **values.choice("--task", _TASK.choices, aliases=tuple(_TASK.aliases)),
+    ),
+]
 """The option of the task, where no run is configured."""
 
 
@@ -60,10 +67,12 @@ class _Option(NamedTuple):
 
     Attributes:
         setting: What was declared; kinds that have the same setting differ in its default alone.
+        section: The part of a configuration that it belongs to.
         defaults: Of each kind of model that has it.
     """
 
     setting: Setting
+    section: str
     defaults: dict[str, Any]
 
 
@@ -74,7 +83,7 @@ def _options() -> dict[str, _Option]:
         config = Config.default(kind)
         for name, (section, setting) in settings_of(config).items():
             if setting.option:
-                entry = found[section].setdefault(name, _Option(setting, {}))
+                entry = found[section].setdefault(name, _Option(setting, section, {}))
                 entry.defaults[kind] = getattr(getattr(config, section), name)
     return {name: entry for section in found.values() for name, entry in section.items()}
 
@@ -109,17 +118,19 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _parameter(name: str) -> inspect.Parameter:
     """The parameter through which Typer makes the option of a setting."""
-    setting, _ = _OPTIONS[name]
-    more: dict[str, Any] = {}
+    setting, section, _ = _OPTIONS[name]
     kind: Any = setting.type
+    more: dict[str, Any] = {}
     if setting.choices:
-        kind = operator.getitem(Literal, (*setting.choices, *setting.aliases))
+        more = values.choice(option(name), setting.choices, aliases=tuple(setting.aliases))
     elif setting.type is LengthRange:
         more = {"metavar": "MIN-MAX", "parser": LengthRange.parse}
-    elif setting.optional:
-        kind, more = str, {"metavar": f"<{setting.type.__name__}|{NONE}>", "parser": _number_or_none(setting.type)}
+    elif setting.type is not bool:
+        more = values.number(option(name), setting)
     names = _switch(name) if setting.type is bool else option(name)
-    annotation = Annotated[kind | None, typer.Option(names, help=_help(name), **more)]
+    heading = "Settling" if name in _SETTLING else _HEADINGS[section]
+    found = typer.Option(names, help=_help(name), rich_help_panel=heading, **more)
+    annotation = Annotated[kind | None, found]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
@@ -131,7 +142,7 @@ def _value(name: str, value: Any) -> Any:
 
 def _help(name: str) -> str:
     """What a setting does, its default by kind of model, and which kinds alone have it."""
-    setting, by_kind = _OPTIONS[name]
+    setting, _, by_kind = _OPTIONS[name]
     kinds: dict[str, list[str]] = {}
     for kind, value in by_kind.items():
         kinds.setdefault(_text(value), []).append(kind)
@@ -139,18 +150,6 @@ def _help(name: str) -> str:
     if len(kinds) == 1:
         shown = next(iter(kinds)) + ("" if len(by_kind) == len(KINDS) else f"; {' and '.join(by_kind)} only")
     return with_default(setting.help, shown)
-
-
-def _number_or_none(kind: type) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        if text == NONE:
-            return text
-        try:
-            return kind(text)
-        except ValueError:
-            raise typer.BadParameter(f"{text!r} is neither a number nor {NONE!r}") from None
-
-    return parse
 
 
 def option(name: str) -> str:

@@ -24,6 +24,7 @@ from stackrev.cli.common import (
     share,
     with_default,
 )
+from stackrev.cli.help_pages import RUN, App
 from stackrev.cli.output import Output
 from stackrev.config import TrainingConfig
 from stackrev.kinds.config import Config
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from stackrev.evaluation.scoring import Scores
     from stackrev.training.runs import Run
 
-app = typer.Typer()
+app = App()
 
 
 @app.command(
@@ -51,10 +52,14 @@ def train(
     kind: settings.Kind = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help=with_default("Where the run is saved.", "runs/MODEL-seedN")),
+        typer.Option(
+            metavar="FOLDER", help=with_default("Where the run is saved.", "runs/MODEL-seedN"), rich_help_panel=RUN
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, bit for bit.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, bit for bit.", rich_help_panel=RUN)
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run in the folder.", rich_help_panel=RUN)] = False,
     given: settings.Given,
     threads: ThreadsOption = None,
     json: JsonOption = False,

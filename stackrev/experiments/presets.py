@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stackrev.config import LengthRange, settings, to_dict
-from stackrev.errors import ConfigError
+from stackrev.errors import ConfigError, did_you_mean
 from stackrev.kinds.config import Config, read_config
 from stackrev.tasks import TASKS
 from stackrev.tasks.data import DataConfig
@@ -58,7 +58,7 @@ def preset(name: str) -> dict[str, Any]:
         ConfigError: There is none of that name.
     """
     if name not in PRESETS:
-        raise ConfigError(f"there is no setting {name!r}", hint=f"the settings are {', '.join(PRESETS)}")
+        raise ConfigError(f"there is no setting {name!r}", hint=did_you_mean(name, list(PRESETS)))
     return PRESETS[name]
 
 
@@ -79,7 +79,8 @@ def configure(kind: str, changes: Mapping[str, Any]) -> Config:
             section = next((each for each in raw if key in raw[each]), "")
             name = key
         if section not in raw:
-            raise ConfigError(f"there is no setting {key!r}", hint="write it as in learning_rate=0.004")
+            hint = did_you_mean(name, [each for section in raw.values() for each in section])
+            raise ConfigError(f"there is no setting {key!r}", hint=hint)
         raw[section][name] = _lengths(value) if name.endswith("lengths") else value
     aliases, task = settings(DataConfig)["task"].aliases, raw["data"]["task"]
     if isinstance(task, str):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stackrev.config import Between, from_dict, settings, to_dict
-from stackrev.errors import ConfigError, StudyError, TrainingError
+from stackrev.errors import ConfigError, StudyError, TrainingError, did_you_mean
 from stackrev.experiments.studies import LostTrialError, OnWait, Study, Work, require
 from stackrev.kinds.config import Config, read_config
 
@@ -125,7 +125,7 @@ class Search:
         space = space_of(base)
         self.over = tuple(name for name in space if over is None or name in over)
         if unknown := [name for name in over or () if name not in space]:
-            raise ConfigError(f"a search cannot vary {unknown[0]!r}", hint=f"it can vary {', '.join(space)}")
+            raise ConfigError(f"a search cannot vary {unknown[0]!r}", hint=did_you_mean(unknown[0], list(space)))
         self.base, self.settle_batches = base, settle_batches
         warmup = 2 * base.training.check_every
         self._study = Study(

@@ -105,16 +105,20 @@ def require_task(folder: Path, task: Task, *, name: str) -> None:
         )
 
 
-def open_decoder(folder: Path) -> Decoder:
+def open_decoder(folder: Path, *, device: str | torch.device = "cpu") -> Decoder:
     """The quickest decoder for a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        device: Where the model runs. The compiled kernels are on the CPU alone.
 
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
     """
     learned = checkpoints.describe(folder).config
     kind, task = KINDS[learned.model.kind], task_of(learned.data)
-    if kernels.available() and kind.open_stream is not None:
+    if str(device) == "cpu" and kernels.available() and kind.open_stream is not None:
         config, weights = checkpoints.read_weights(folder)
         stream = kind.open_stream(config.model, {name: each.data for name, each in weights.items()})
         return NativeDecoder(stream, config.model.input_width, task)
-    return TorchDecoder(load(folder).model, task)
+    return TorchDecoder(load(folder, device=device).model, task)

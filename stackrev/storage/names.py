@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from stackrev.errors import ModelNotFoundError
+from stackrev.errors import ModelNotFoundError, did_you_mean
 from stackrev.storage.checkpoints import CONFIG
 
 DEFAULT_REVISION = "main"
@@ -101,9 +101,8 @@ def find(name: str) -> Path | Reference:
         )
     if _is_path(name):
         raise ModelNotFoundError(f"there is no folder {name}", hint=f"the packaged names are {names}")
-    raise ModelNotFoundError(
-        f"there is no model {name!r}", hint=f"the names are {names}; or give a folder, or user/repo"
-    )
+    hint = f"{did_you_mean(name, sorted(packaged))}; or give a folder, or user/repo"
+    raise ModelNotFoundError(f"there is no model {name!r}", hint=hint)
 
 
 def resolve(name: str) -> Path:
