@@ -185,16 +185,17 @@ class StackRow : public Row<S, P> {
     double height_after(Index t) const { return bottom(N + t) + this->push(t); }
 
     // The tops of all elements after the last step, E_i = min(H_i or the initial top, min over later k of L_k), from the
-    // last to the first, calling visit(s, E_s, source): the element whose L it is, s itself for its own uncut top.
+    // last to the first, calling visit(s, E_s, source): the element whose L it is, s itself for its own uncut top. As in
+    // plain torch, a NaN is lower than any number; so there is always an element whose L is the lowest.
     template <typename Visit>
     void final_tops(Index length, Visit&& visit) const {
         double lowest = std::numeric_limits<double>::infinity();
         Index lowest_source = -1;
         for (Index s = N + length - 1; s >= 0; --s) {
             const double own = s < N ? this->top0(s) : height_after(s - N);
-            const bool kept = own <= lowest;
+            const bool kept = own <= lowest || own != own;
             visit(s, kept ? own : lowest, kept ? s : lowest_source);
-            if (s >= N && bottom(s) <= lowest) {
+            if (s >= N && lowest == lowest && !(bottom(s) > lowest)) {
                 lowest = bottom(s);
                 lowest_source = s;
             }
