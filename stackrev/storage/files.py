@@ -28,7 +28,7 @@ from stackrev.errors import FileError, MissingFileError, StackrevError
 
 NOT_FOLLOWED = getattr(os, "O_NOFOLLOW", 0)
 AT_ONCE = getattr(os, "O_NONBLOCK", 0)  # opening a named pipe must not wait for whoever is at its other end
-BINARY = getattr(os, "OBINARY", 0)
+BINARY = getattr(os, "O_BINARY", 0)
 _LONGEST_NAME = 200  # in bytes, with room for what a staged name adds
 
 

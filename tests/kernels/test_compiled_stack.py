@@ -222,6 +222,23 @@ def test_what_is_not_a_number_stays_in_sight(place):
     assert torch.equal(state.height.isnan(), expected.height.isnan())
 
 
+@pytest.mark.parametrize("initial", [0, 2])
+def test_and_in_the_gradients_of_what_is_left(initial):
+    """Of every control and of every part of the state, at the first place and at the last."""
+    for place, at in itertools.product((1, 2, 4, 5, 6) if initial else (1, 2), (0, -1)):
+        found = []
+        for function in (neural_stack, neural_stack_torch):
+            call = random_call(5, 2, 3, initial)
+            with torch.no_grad():
+                call[place].view(-1)[at] = torch.nan
+            values, push, pop, *state = call
+            reads, final = function(values, push, pop, StackState(*state))
+            grads = torch.autograd.grad(final.tops.sum() + reads.sum(), call, materialize_grads=True, allow_unused=True)
+            found.append([tensor.isnan() for tensor in (final.tops, *grads[1:3])])
+        for ours, theirs in zip(*found, strict=True):
+            assert torch.equal(ours, theirs), (place, at)
+
+
 def test_every_way_to_a_second_derivative_is_refused():
     values, push, pop = (t.detach() for t in random_call(5, 2, 3)[:3])
 
