@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 TRACE_SYMBOLS = 2_000
 """The longest text that is traced."""
+AHEAD = 2
+"""How many batches of lines are read on while others are answered."""
 LONG = 1_000_000
 """From so many characters on a text is announced, with what it takes."""
 PROBE = 4_096
@@ -45,7 +49,7 @@ class Asked(NamedTuple):
         cache_dir: The Hub's cache.
         offline: Whether the network is not to be used.
         device: Where the model runs; the compiled kernels are on the CPU alone.
-        threads: How many threads torch may use.
+        threads: How many threads may work at once.
         json: Whether answers are JSON.
     """
 
@@ -113,13 +117,24 @@ def respond(asked: Asked, task: Task | None, *, command: str, key: str, example:
             return
         folder = folder or find_model(asked.model, offline=asked.offline, cache_dir=asked.cache_dir)
         answering = Answering(asked, folder, task, output, bar, key=key)
-        answering.answer(first)
-        for batch in batches:
-            answering.answer(batch)
+        for batch in _read(chain([first], batches), answering):
+            answering.begin(batch)
+            # What waits for more input would keep answers back.
+            answering.finish(leave=AHEAD if asked.stream and requests.at_hand(sys.stdin.buffer) else 0)
+        answering.finish()
     if answering.wrong:
         if asked.stream:
             output.note(f"{answering.wrong:,} of {answering.count:,} lines are wrong")
         raise typer.Exit(1)
+
+
+def _read(batches: Iterator[list[Request]], answering: Answering) -> Iterator[list[Request]]:
+    """The batches; before an error among them is told, what came before it is answered."""
+    try:
+        yield from batches
+    except StackrevError:
+        answering.finish()
+        raise
 
 
 def _learned(folder: Path) -> Task:
@@ -147,23 +162,32 @@ class Answering:
         from stackrev.models import open_decoder, require_task
 
         require_task(folder, task, name=asked.model)
-        self._decoder = open_decoder(folder, device=find_device(asked.device))
+        self._decoder = open_decoder(folder, device=find_device(asked.device), threads=asked.threads)
         if asked.threads is not None and isinstance(self._decoder, TorchDecoder):
             set_threads(asked.threads)
         self._task, self._output, self._bar = task, output, bar
         self._key, self._check, self._page = key, asked.check, asked.trace_html
         self._tracer = _tracer(asked.model, folder, task) if asked.trace else None
         self._contents = None if self._page is None else _contents(asked.model, folder)
+        self._begun: deque[tuple[list[Request], Iterator[list[int]]]] = deque()
         self.count = self.wrong = 0
 
-    def answer(self, batch: list[Request]) -> None:
-        """Transduce texts, and print what is written as soon as all of them are done."""
+    def begin(self, batch: list[Request]) -> None:
+        """Begin to transduce texts, which goes on while others are read."""
         for request in batch:
             self._bar.expect(2 * len(request.bound.ids))
             if len(request.bound.ids) >= LONG:
+                self.finish()
                 self._announce(request)
+        self._begun.append((batch, self._decoder.write([each.bound.ids for each in batch], on_progress=self._bar)))
+
+    def finish(self, *, leave: int = 0) -> None:
+        """Print what is written for all that has been begun, except for the last so many batches."""
+        while len(self._begun) > leave:
+            self._print(*self._begun.popleft())
+
+    def _print(self, batch: list[Request], written: Iterator[list[int]]) -> None:
         try:
-            written = self._decoder.write([each.bound.ids for each in batch], on_progress=self._bar)
             for request, ids in zip(batch, written, strict=True):
                 self.count += 1
                 wanted = self._wanted(request) if self._check else []

@@ -143,7 +143,7 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option(
         "--threads",
-        help="How many threads torch may use; its own choice if not given.",
+        help="How many threads may work at once; one a core if not given.",
         rich_help_panel=RUN,
         **values.whole("--threads", 1, 1024),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
@@ -120,6 +121,14 @@ def parse_lines(file: BinaryIO, meaning: Meaning, bar: Bar, task: Task = REVERSA
                 raise _bad_line(number, offset, error) from None
             offset += len(line) + 1
         yield batch
+
+
+def at_hand(file: BinaryIO) -> bool:
+    """Whether more of a file can be read without waiting for it; False where the system does not say."""
+    try:
+        return bool(select.select([file], [], [], 0)[0])
+    except (OSError, ValueError):  # on Windows, or of what is no file
+        return False
 
 
 def _lines(file: BinaryIO, most: int | None) -> Iterator[list[bytes]]:

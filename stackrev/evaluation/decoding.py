@@ -8,12 +8,15 @@ Imports torch only where a model in torch runs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from stackrev.tasks import REVERSAL, vocabulary
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from torch import Tensor
 
     from stackrev.evaluation.capabilities import Transducer
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
 
 PIECE = 32_768
 """How many symbols are read or written between two reports of progress."""
+SHORT = 4_096
+"""The longest string that the compiled kernels answer beside others, so that what they take together stays small."""
+CALL_ROWS = 192
+"""How many strings the compiled kernels answer in a call, some tens of milliseconds for usual ones."""
 BATCH_SYMBOLS = 65_536
 """How many symbols, padding included, a model in torch reverses at once."""
 
@@ -51,16 +58,18 @@ class Decoder(Protocol):
 
 
 class NativeDecoder:
-    """A model in the compiled kernels, without torch: strings one after the other, of any length.
+    """A model in the compiled kernels, without torch: short strings side by side on all cores, long ones alone.
 
     Args:
         stream: The model, opened by its kind's `open_stream`.
         width: How many numbers it keeps of each symbol; see `ModelConfig.input_width`.
         task: What the model has learned.
+        threads: How many threads may work at once; one for each core if None.
     """
 
-    def __init__(self, stream: Stream, width: int, task: Task = REVERSAL) -> None:
+    def __init__(self, stream: Stream, width: int, task: Task = REVERSAL, *, threads: int | None = None) -> None:
         self._stream, self._width, self._task = stream, width, task
+        self._threads = threads or cores()
 
     @property
     def bytes_per_symbol(self) -> int:
@@ -70,22 +79,79 @@ class NativeDecoder:
     def write(
         self, strings: Sequence[Sequence[int]], *, on_progress: Callable[[int], object] | None = None
     ) -> Iterator[list[int]]:
-        """See `Decoder.write`."""
+        """See `Decoder.write`. Threads begin at once, before the first answer is asked for."""
+        short = [place for place, string in enumerate(strings) if len(string) <= SHORT]
+        groups = list(_groups(strings, short))
+        pool = _pool(self._threads) if self._threads > 1 and len(groups) > 1 else None
+        futures = [pool.submit(self._answer, [strings[place] for place in group]) for group in groups] if pool else []
+        return self._collect(strings, groups, futures, pool, on_progress or (lambda count: None))
+
+    def _collect(
+        self,
+        strings: Sequence[Sequence[int]],
+        groups: Sequence[Sequence[int]],
+        futures: Sequence[Future[list[list[int]]]],
+        pool: ThreadPoolExecutor | None,
+        tell: Callable[[int], object],
+    ) -> Iterator[list[int]]:
+        """The answers in the order of the strings, each as soon as it and all before it are there."""
+        group_of = {place: number for number, group in enumerate(groups) for place in group}
+        answers: dict[int, list[int]] = {}
+        try:
+            for place, string in enumerate(strings):
+                if place in group_of and place not in answers:
+                    number = group_of[place]
+                    group = groups[number]
+                    found = futures[number].result() if futures else self._answer([strings[each] for each in group])
+                    answers.update(zip(group, found, strict=True))
+                    tell(sum(len(strings[each]) + len(answers[each]) for each in group))
+                yield answers.pop(place) if place in answers else self._write_long(string, tell)
+        finally:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+    def _answer(self, strings: Sequence[Sequence[int]]) -> list[list[int]]:
+        limits = [self._task.most_written(len(each)) for each in strings]
+        start, separator, stop = vocabulary.START, vocabulary.SEPARATOR, vocabulary.END
+        return self._stream.answer(strings, start=start, separator=separator, stop=stop, limits=limits)
+
+    def _write_long(self, string: Sequence[int], tell: Callable[[int], object]) -> list[int]:
+        """The same in pieces, so that progress is seen and Ctrl-C is heard."""
         stream = self._stream.fresh()  # of this call's own, whoever else is writing
-        tell = on_progress or (lambda count: None)
-        for string in strings:
-            stream.reset()
-            stream.encode([vocabulary.START])
-            for start in range(0, len(string), PIECE):
-                piece = string[start : start + PIECE]
-                stream.encode(piece)
-                tell(len(piece))
-            limit, written = self._task.most_written(len(string)), [vocabulary.SEPARATOR]
-            while written[-1] != vocabulary.END and len(written) <= limit:
-                more = stream.decode_greedy(written[-1], vocabulary.END, min(PIECE, limit - len(written) + 1))
-                written.extend(more)
-                tell(len(more))
-            yield written[1:]
+        stream.encode([vocabulary.START])
+        for start in range(0, len(string), PIECE):
+            piece = string[start : start + PIECE]
+            stream.encode(piece)
+            tell(len(piece))
+        limit, written = self._task.most_written(len(string)), [vocabulary.SEPARATOR]
+        while written[-1] != vocabulary.END and len(written) <= limit:
+            more = stream.decode_greedy(written[-1], vocabulary.END, min(PIECE, limit - len(written) + 1))
+            written.extend(more)
+            tell(len(more))
+        return written[1:]
+
+
+def cores() -> int:
+    """How many threads work best: OMP_NUM_THREADS, which torch heeds too, or as many as the process has cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isascii() and asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads of one write's own, which end with it, so that a fork meets none."""
+    from concurrent.futures import ThreadPoolExecutor  # which takes a while to import
+
+    return ThreadPoolExecutor(threads)
+
+
+def _groups(strings: Sequence[Sequence[int]], places: Sequence[int]) -> Iterator[list[int]]:
+    """The places of strings that go side by side: of about the same length, which then end at about the same time."""
+    by_length = sorted(places, key=lambda place: -len(strings[place]))
+    yield from (by_length[start : start + CALL_ROWS] for start in range(0, len(by_length), CALL_ROWS))
 
 
 class TorchDecoder:

@@ -105,12 +105,13 @@ def require_task(folder: Path, task: Task, *, name: str) -> None:
         )
 
 
-def open_decoder(folder: Path, *, device: str | torch.device = "cpu") -> Decoder:
+def open_decoder(folder: Path, *, device: str | torch.device = "cpu", threads: int | None = None) -> Decoder:
     """The quickest decoder for a checkpoint.
 
     Args:
         folder: The checkpoint.
         device: Where the model runs. The compiled kernels are on the CPU alone.
+        threads: How many threads the compiled kernels may use; one for each core if None.
 
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
@@ -120,5 +121,5 @@ def open_decoder(folder: Path, *, device: str | torch.device = "cpu") -> Decoder
     if str(device) == "cpu" and kernels.available() and kind.open_stream is not None:
         config, weights = checkpoints.read_weights(folder)
         stream = kind.open_stream(config.model, {name: each.data for name, each in weights.items()})
-        return NativeDecoder(stream, config.model.input_width, task)
+        return NativeDecoder(stream, config.model.input_width, task, threads=threads)
     return TorchDecoder(load(folder, device=device).model, task)

@@ -159,3 +159,34 @@ def test_10_000_texts_that_hypothesis_makes_are_reversed_exactly_by_the_network(
     (written,) = packaged.write([bound.ids])
     assert written[-1] == vocabulary.END
     assert bound.show(written[:-1]) == "".join(reversed(oracle(text)))
+
+
+@compiled
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_short_and_long_strings_on_any_number_of_threads(handmade, threads, monkeypatch):
+    monkeypatch.setattr(decoding, "SHORT", 100)
+    decoder = open_decoder(handmade, threads=threads)
+    strings = [vocabulary.encode("abcdefgh"[: n % 9] * (n % 17)) for n in range(300)]
+    assert any(len(each) > 100 for each in strings)
+    done = []
+    assert list(decoder.write(strings, on_progress=done.append)) == [vocabulary.target_ids(each) for each in strings]
+    assert sum(done) == sum(2 * len(each) + 1 for each in strings)
+
+
+@compiled
+def test_answers_that_nobody_waits_for_leave_no_thread(handmade):
+    decoder = open_decoder(handmade, threads=2)
+    strings = [vocabulary.encode("abc" * 300)] * 500
+    before = threading.active_count()
+    written = decoder.write(strings)
+    next(written)
+    written.close()
+    assert threading.active_count() == before
+
+
+def test_how_many_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert decoding.cores() == 3
+    for nothing in ("", "0", "x", "²"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        assert decoding.cores() >= 1

@@ -15,7 +15,7 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
     found = library.find(None)
     assert found.library is None
     assert "compiler" in found.missing
-    (tmp_path / f"_baseline{library.EXTENSION_SUFFIXES[0]}").write_bytes(b"no library")
+    (tmp_path / f"_baseline{library.SUFFIX}").write_bytes(b"no library")
     assert "does not load" in library.find(None).missing
 
 

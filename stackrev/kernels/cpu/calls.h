@@ -121,6 +121,17 @@ struct StreamCall {
     const float *logits, *logits_bias;      // [V, O], [V]
 };
 
+// Strings that a stream's model reads and answers. String i has lengths[i] symbols and room for limits[i] answered ones,
+// one string after the other; counts[i] says how many were written.
+struct AnswerCall {
+    std::int64_t count, start, separator, stop;
+    const std::int64_t *lengths, *limits;
+    const std::int32_t* symbols;
+    // results
+    std::int64_t* counts;
+    std::int32_t* written;
+};
+
 // 'i' for an integer of 64 bits, 'd' for a double, 'p' for a pointer, 's' for a struct
 template <typename Field>
 constexpr char kind_of() {
@@ -167,13 +178,14 @@ STACKREV_LAYOUT(ReadOutCall, steps, batch, hidden, symbols, threads, temperature
 STACKREV_LAYOUT(CellArrays, symbols, recurrent, biases, control, control_bias)
 STACKREV_LAYOUT(StreamCall, hidden, width, layers, symbols, outputs, stretch, encoder, decoder, hidden0, cell0, output,
                 output_bias, logits, logits_bias)
+STACKREV_LAYOUT(AnswerCall, count, start, separator, stop, lengths, limits, symbols, counts, written)
 
 inline std::string layouts() {
     return MemoryArraysLayout{}.line() + MemoryGradientArraysLayout{}.line() + MemoryCallLayout{}.line() +
            MemoryGradientCallLayout{}.line() + RecurrenceCallLayout{}.line() + RecurrenceGradientCallLayout{}.line() +
-           ReadOutCallLayout{}.line() + CellArraysLayout{}.line() + StreamCallLayout{}.line() + "kNoMemory " + std::to_string(kNoMemory) + "\nkWrongLengths " +
-           std::to_string(kWrongLengths) + "\nkUnknownSymbol " + std::to_string(kUnknownSymbol) + "\nkChunkRows " +
-           std::to_string(kChunkRows) + "\n";
+           ReadOutCallLayout{}.line() + CellArraysLayout{}.line() + StreamCallLayout{}.line() + AnswerCallLayout{}.line() +
+           "kNoMemory " + std::to_string(kNoMemory) + "\nkWrongLengths " + std::to_string(kWrongLengths) +
+           "\nkUnknownSymbol " + std::to_string(kUnknownSymbol) + "\nkChunkRows " + std::to_string(kChunkRows) + "\n";
 }
 
 }  // namespace stackrev

@@ -121,9 +121,15 @@ class StreamCall(ctypes.Structure):
     )
 
 
+class AnswerCall(ctypes.Structure):
+    """Strings that a stream's model reads and answers."""
+
+    _fields_ = (*_counts("count start separator stop"), *_pointers("lengths limits symbols counts written"))
+
+
 CALLS: tuple[type[ctypes.Structure], ...] = (
     MemoryArrays, MemoryGradientArrays, MemoryCall, MemoryGradientCall,
-    RecurrenceCall, RecurrenceGradientCall, ReadOutCall, CellArrays, StreamCall,
+    RecurrenceCall, RecurrenceGradientCall, ReadOutCall, CellArrays, StreamCall, AnswerCall,
 )  # fmt: skip
 
 

@@ -13,8 +13,13 @@
 #include "recurrence_forward.h"
 #include "stack.h"
 #include "stream.h"
+#include "stream_batch.h"
 
+#if defined(_WIN32)
+#define STACKREV_EXPORT extern "C" __declspec(dllexport)
+#else
 #define STACKREV_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
 
 namespace {
 
@@ -78,7 +83,7 @@ int read_out(const stackrev::ReadOutCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 12; }
+STACKREV_EXPORT int stackrev_version() { return 14; }
 
 // The layouts of the structs in calls.h
 STACKREV_EXPORT const char* stackrev_layouts() {
@@ -182,6 +187,17 @@ STACKREV_EXPORT int stackrev_stream_write(stackrev::Stream* stream, std::int32_t
             if (first == stop) break;
         }
     });
+}
+
+// Reads strings of a stream's model and writes its answers, side by side: the decoder is fed the separator, then what it
+// writes, until it writes `stop` or as many symbols as a string's limit.
+STACKREV_EXPORT int stackrev_stream_answer(const stackrev::Stream* stream, const stackrev::AnswerCall* call) {
+    std::int64_t symbols = 0;
+    for (std::int64_t i = 0; i < call->count; ++i) symbols += call->lengths[i];
+    const auto known = [&](std::int64_t symbol) { return stream->knows(symbol); };
+    if (!known(call->start) || !known(call->separator)) return kUnknownSymbol;
+    if (!std::all_of(call->symbols, call->symbols + symbols, known)) return kUnknownSymbol;
+    return guarded([&] { stackrev::StreamBatch(*stream->model(), *call).run(); });
 }
 
 // Feeds the decoder `first`, then the targets, until it would write another symbol. `right` is how many were right, the

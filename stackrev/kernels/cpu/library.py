@@ -1,8 +1,8 @@
 """Finding the compiled library that suits this processor.
 
-One C++ source is compiled when the package is installed, once for each set of instructions: `_avx512`, `_avx2` and
-`_baseline`, which on Arm is NEON. They are plain C libraries, loaded with ctypes, which releases the GIL during calls.
-Where no compiler was, they are not there, and everything works in plain torch.
+One C++ source is compiled once for each set of instructions: `_avx512`, `_avx2` and `_baseline`, which on Arm is NEON.
+A wheel brings them; an install from source compiles them. They are plain C libraries, loaded with ctypes, which
+releases the GIL during calls. Where no compiler was, they are not there, and everything works in plain torch.
 
 `STACKREV_NATIVE=0` in the environment turns the kernels off; `avx512`, `avx2` or `baseline` asks for one of them, and 1
 for the fastest, as does nothing.
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import NamedTuple
 
 from stackrev.kernels.cpu import calls
 
-VERSION = 12  # of the functions; `stackrev_version` in kernel.cpp
+VERSION = 14  # of the functions; `stackrev_version` in kernel.cpp
+SUFFIX = ".dll" if os.name == "nt" else ".so"
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
 REBUILD = (
     "install stackrev again with a C++17 compiler present, in the folder of its source: "
@@ -69,17 +69,17 @@ def find(wanted: str | None) -> Native:
 
 def _load(name: str) -> ctypes.CDLL | str:
     """The library for a set of instructions, or why there is none."""
-    paths = [path for suffix in EXTENSION_SUFFIXES if (path := Path(__file__).with_name(f"_{name}{suffix}")).exists()]
-    if not paths:
+    path = Path(__file__).with_name(f"_{name}{SUFFIX}")
+    if not path.exists():
         return f"the {name} kernels were not compiled; {REBUILD}"
     try:
-        library = ctypes.CDLL(str(paths[0]))
+        library = ctypes.CDLL(str(path))
         version = int(library.stackrev_version())
         differs = calls.disagreement(library) if version == VERSION else "the version"
     except (OSError, AttributeError) as error:
-        return f"{paths[0].name} does not load ({error}); {REBUILD}"
+        return f"{path.name} does not load ({error}); {REBUILD}"
     if differs:
-        return f"{paths[0].name} is of another version of stackrev: {differs} differs; {REBUILD}"
+        return f"{path.name} is of another version of stackrev: {differs} differs; {REBUILD}"
     return library
 
 

@@ -129,17 +129,19 @@ inline void tile(S* out, Index out_stride, const S* in, Index in_stride, const S
     }
 }
 
-template <typename S, int R, int W>
+template <typename S, int R, int W, bool alike>
 void tile_of(int rows, S* out, Index out_stride, const S* in, Index in_stride, const S* panel, Index depth, bool add) {
     if (rows == R) {
-        tile<S, R, W, (R == 1 ? 4 : R <= 3 ? 2 : 1)>(out, out_stride, in, in_stride, panel, depth, add);
+        constexpr int partial = alike ? 1 : R == 1 ? 4 : R <= 3 ? 2 : 1;
+        tile<S, R, W, partial>(out, out_stride, in, in_stride, panel, depth, add);
     } else if constexpr (R > 1) {
-        tile_of<S, R - 1, W>(rows, out, out_stride, in, in_stride, panel, depth, add);
+        tile_of<S, R - 1, W, alike>(rows, out, out_stride, in, in_stride, panel, depth, add);
     }
 }
 
-// out (+)= in @ weights, for `rows` rows in tiles of nearly equal height
-template <typename S>
+// out (+)= in @ weights, for `rows` rows in tiles of nearly equal height; if `alike`, to the last bit the same for a row
+// whatever the number of rows
+template <typename S, bool alike = false>
 void multiply(Index rows, S* out, Index out_stride, const S* in, Index in_stride, const Packed<S>& weights, bool add) {
     if (rows == 0) return;
     const Index tiles = (rows + kTileRows - 1) / kTileRows;
@@ -150,9 +152,11 @@ void multiply(Index rows, S* out, Index out_stride, const S* in, Index in_stride
             const S* const from = in + first * in_stride;
             const int height = static_cast<int>(end - first);
             if (weights.width_of(p) == Packed<S>::kPanel) {
-                tile_of<S, kTileRows, 2>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(), add);
+                tile_of<S, kTileRows, 2, alike>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(),
+                                                add);
             } else {
-                tile_of<S, kTileRows, 1>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(), add);
+                tile_of<S, kTileRows, 1, alike>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(),
+                                                add);
             }
         }
     }

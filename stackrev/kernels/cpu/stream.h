@@ -179,7 +179,7 @@ class Stream {
         std::fill(std::begin(last_), std::end(last_), std::numeric_limits<double>::infinity());
     }
 
-    bool knows(std::int32_t symbol) const { return symbol >= 0 && symbol < model_->V; }
+    bool knows(std::int64_t symbol) const { return symbol >= 0 && symbol < model_->V; }
 
     void step(bool decoding, std::int32_t symbol) {
         const StreamModel::Cell& cell = decoding ? model_->decoder : model_->encoder;

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, SupportsIndex
 from stackrev.errors import NativeError
 from stackrev.kernels.cpu.calls import UNKNOWN_SYMBOL, CellArrays, StreamCall
 from stackrev.kernels.cpu.library import NATIVE
+from stackrev.kernels.cpu.stream_batch import answer
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -175,6 +176,10 @@ class Stream:
                 if right.value < len(piece):
                     break
         return Score(done, least)
+
+    def answer(self, strings: Sequence[Sequence[int]], **how: Any) -> list[list[int]]:
+        """Answer whole strings side by side, whatever this stream is doing; see `stream_batch.answer`."""
+        return answer(lambda call: self._native.call("answer", ctypes.byref(call)), strings, **how)
 
     def look(self) -> Look:
         """What there is to see after the last step."""
@@ -382,6 +387,7 @@ def _declare(library: ctypes.CDLL) -> ctypes.CDLL:
         "score": [pointer, symbol, pointer, count, pointer, pointer],
         "look": [pointer, pointer, pointer, pointer],
         "nearest": [pointer, pointer],
+        "answer": [pointer, pointer],
     }
     for name, types in arguments.items():
         getattr(library, f"stackrev_stream_{name}").argtypes = types
