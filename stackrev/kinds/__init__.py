@@ -16,9 +16,14 @@ from stackrev.kinds.queue_lstm import QUEUE_LSTM
 from stackrev.kinds.rnn import RNN
 from stackrev.kinds.stack_lstm import STACK_LSTM
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
-    {each.name: each for each in (RNN, LSTM, STACK_LSTM, QUEUE_LSTM, DEQUE_LSTM)}
+_LISTED = (
+    RNN,
+    LSTM,
+    STACK_LSTM,
+    QUEUE_LSTM,
+    DEQUE_LSTM,
 )
+KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _LISTED})
 """Every kind of model by its name."""
 
 

@@ -16,7 +16,12 @@ from stackrev.tasks.reversal import Reversal
 from stackrev.tasks.svo_sov import SvoSov
 
 REVERSAL = Reversal()
-TASKS: Mapping[str, Task] = MappingProxyType(
-    {task.name: task for task in (REVERSAL, Copy(), BigramFlip(), SvoSov(), Gender())}
+_LISTED: tuple[Task, ...] = (
+    REVERSAL,
+    Copy(),
+    BigramFlip(),
+    SvoSov(),
+    Gender(),
 )
+TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _LISTED})
 """Every task by its name."""

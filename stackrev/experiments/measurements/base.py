@@ -14,11 +14,13 @@ OnProgress = Callable[[int], object]
 """Called with the number of symbols measured since the last call."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One thing that can be measured of a solved run.
 
     Attributes:
+        help: What is measured, in one sentence, for the help of its option.
+        metavar: What stands for the option's value on a help page; empty for an option without a value.
         parse: Reads what is asked of it, as on a command line, into plain JSON values; raises `ConfigError`.
         check: Reads the same from a `setting.json`; raises `ConfigError`.
         symbols: How many symbols it will go through, strings and targets, for a view of how far it is; 0 if none are
@@ -30,6 +32,8 @@ class Measurement:
         summarise: What it found of all runs (one object a solved run, and the number of all runs), for `summary.json`.
     """
 
+    help: str
+    metavar: str = ""
     parse: Callable[[str], Any]
     check: Callable[[Any], Any]
     symbols: Callable[[Any], int]

@@ -109,6 +109,8 @@ def _summarise_exact(found: Mapping[int, Mapping[str, Any]], runs: int) -> dict[
 
 
 EXACT = Measurement(
+    help="Try solved runs on strings so long: how many of each, 10000:20.",
+    metavar="LENGTHS",
     parse=parse_exact,
     check=_check_exact,
     symbols=lambda asked: sum((2 * int(length) + 2) * samples for length, samples in asked.items()),

@@ -49,6 +49,7 @@ def _summarise_proofs(found: Mapping[int, Any], runs: int) -> dict[str, Any]:
 
 
 PROOF = Measurement(
+    help="Try to prove each solved run at every length.",
     parse=lambda text: True,
     check=_check_true,
     symbols=lambda asked: 0,

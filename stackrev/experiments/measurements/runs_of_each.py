@@ -58,6 +58,8 @@ def _tell_runs(found: Any) -> list[str]:
 
 
 RUNS_OF_EACH = Measurement(
+    help="Try solved runs on strings of one symbol alone, so long, of each symbol.",
+    metavar="LENGTH",
     parse=_parse_length,
     check=_check_length,
     symbols=lambda length: 128 * (2 * length + 2),
