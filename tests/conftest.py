@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+collect_ignore = ["additions"]  # toys for test_contributing.py, which puts them into a copy of the package
 torch.set_num_threads(1)
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -34,7 +34,22 @@ app = App(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for _module in (reverse, apply, page, evaluate, certify, train, generate_data, models, search, experiment, plot):
+COMMANDS = (
+    reverse,
+    apply,
+    page,
+    evaluate,
+    certify,
+    train,
+    generate_data,
+    models,
+    search,
+    experiment,
+    plot,
+)
+"""The modules of the commands, in the order of the help page."""
+
+for _module in COMMANDS:
     app.add_typer(_module.app)
 
 
