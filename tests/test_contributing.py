@@ -47,7 +47,7 @@ TINY = (
     *("--lengths", "1-3", "--test-lengths", "4-5", "--held-out-samples", "4"),
 )
 USES = (
-    ("train", "--model", "gru", "--task", "doubling", "-o", "gru", *TINY),
+    ("train", "--model", "gru", "--task", "doubling", "--output", "gru", *TINY),
     ("evaluate", "--model", "gru", "--lengths", "1-3", "--samples", "5", "--json"),
     ("models", "verify", "gru"),
     ("generate-data", "--task", "doubling", "--lengths", "2", "--samples", "1"),
@@ -103,11 +103,14 @@ def test_tables_that_the_recipes_name_are_there():
 
 
 def insert(path: Path, after: str, line: str) -> None:
-    """Add a line to a file, after the one line of it that begins so."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    places = [number for number, each in enumerate(lines) if each.rstrip() == after or (after[-1] == " " and each.startswith(after))]
-    assert len(places) == 1, f"{path} has {len(places)} lines {after!r}"
-    lines.insert(places[0] + 1, line)
+    """Add a line to a file, after every line of it that begins so: a name that is imported and listed, after both."""
+    lines, found = [], 0
+    for each in path.read_text(encoding="utf-8").splitlines():
+        lines.append(each)
+        if each == after or (after.endswith(" ") and each.startswith(after)):
+            lines.append(line)
+            found += 1
+    assert found, f"{path} has no line {after!r}"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -129,30 +132,21 @@ def copy(tmp_path_factory) -> Path:
     return folder
 
 
-def run(folder: Path, *command: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(folder), "STACKREV_NATIVE": "0"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.mark.slow
-def test_toys_are_used_from_the_command_line(copy):
+def test_toys_are_used_from_the_command_line_and_pass_their_tests(copy):
+    tests = [str(path) for toy in LINES for path in added(toy) if path.parts[0] == "tests"]
+    assert len(tests) == len(LINES)
     code = (
-        "import sys, stackrev.cli as cli\n"
+        "import sys, pytest, stackrev.cli as cli\n"
         f"assert cli.__file__.startswith({str(copy)!r})\n"
         f"for words in {USES!r}:\n"
         "    assert cli.main(words) == 0, words\n"
+        f"sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *{tests!r}]))\n"
     )
-    out = run(copy, "-c", code)
-    assert '"model": "gru"' in out
-    assert "every symbol of the string twice" in out
-
-
-@pytest.mark.slow
-def test_toys_pass_their_own_tests(copy):
-    tests = [str(path) for toy in LINES for path in added(toy) if path.parts[0] == "tests"]
-    assert len(tests) == len(LINES)
-    run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    environment = {**os.environ, "PYTHONPATH": str(copy), "STACKREV_NATIVE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    for shown in ('"model": "gru"', "every symbol of the string twice"):
+        assert shown in done.stdout

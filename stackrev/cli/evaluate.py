@@ -54,6 +54,33 @@ PIECE_SYMBOLS, PIECE_STRINGS = 1 << 24, 100_000
 app = App()
 
 
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A data file to test on; --lengths and --samples then choose from it.",
+        rich_help_panel=STRINGS,
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option(
+        help=with_default("How many strings.", f"{DEFAULT_SAMPLES}, or a whole data file"),
+        rich_help_panel=STRINGS,
+        **values.whole("--samples", 1),
+    ),
+]
+ByLengthOption = Annotated[
+    bool, typer.Option("--by-length", help="Also show the scores of each length.", rich_help_panel=OUTPUT)
+]
+MarginsOption = Annotated[
+    bool,
+    typer.Option(
+        "--margins", help="Also show how far a stack-lstm is from deciding otherwise.", rich_help_panel=OUTPUT
+    ),
+]
+
+
 @app.command(
     epilog=examples(
         "stackrev evaluate --lengths 65-128",
@@ -64,32 +91,11 @@ app = App()
 def evaluate(
     lengths: LengthsOption = None,
     model: ModelsOption = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="A data file to test on; --lengths and --samples then choose from it.",
-            rich_help_panel=STRINGS,
-        ),
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            help=with_default("How many strings.", f"{DEFAULT_SAMPLES}, or a whole data file"),
-            rich_help_panel=STRINGS,
-            **values.whole("--samples", 1),
-        ),
-    ] = None,
+    data: DataOption = None,
+    samples: SamplesOption = None,
     seed: SeedOption = 0,
-    by_length: Annotated[
-        bool, typer.Option("--by-length", help="Also show the scores of each length.", rich_help_panel=OUTPUT)
-    ] = False,
-    margins: Annotated[
-        bool,
-        typer.Option(
-            "--margins", help="Also show how far a stack-lstm is from deciding otherwise.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
+    by_length: ByLengthOption = False,
+    margins: MarginsOption = False,
     cache_dir: CacheOption = None,
     offline: OfflineOption = False,
     device: DeviceOption = "cpu",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stackrev.cli import settings, values
+from stackrev.cli import measured, settings, values
 from stackrev.cli.common import (
     DEFAULT_MODEL,
     JsonOption,
@@ -23,7 +23,6 @@ from stackrev.cli.help_pages import MODEL, RUN, App
 from stackrev.cli.output import Output
 from stackrev.cli.runs_view import RunsView, runs_view
 from stackrev.experiments import presets, tables
-from stackrev.experiments.measurements import MEASUREMENTS
 from stackrev.experiments.seeds import read_seeds
 from stackrev.experiments.setting import SETTING, ExperimentSetting, read_setting
 
@@ -39,8 +38,6 @@ app = App(
     ),
 )
 
-MEASURED = "Measured of solved runs"
-
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the experiment is kept.")]
 StorageOption = Annotated[
     str | None,
@@ -49,22 +46,6 @@ StorageOption = Annotated[
 StudyOption = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Its name in the database.", show_default="the folder's", rich_help_panel=RUN),
-]
-RunsOfEachOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LENGTH",
-        help="Try solved runs on strings of one symbol alone, so long, of each symbol.",
-        rich_help_panel=MEASURED,
-    ),
-]
-ExactOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LENGTHS",
-        help="Try solved runs on strings so long: how many of each, 10000:20.",
-        rich_help_panel=MEASURED,
-    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -92,6 +73,24 @@ WorkersOption = Annotated[
 ]
 
 
+SeedsOption = Annotated[
+    str,
+    typer.Option(metavar="SEEDS", help="The seeds it is to have, such as 0-99 or 3,5,10-19.", rich_help_panel=RUN),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What tables call it.", show_default="what it sets", rich_help_panel=MODEL),
+]
+KeepWeightsOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-weights",
+        help="Keep each trained model as a checkpoint in FOLDER/weights.",
+        rich_help_panel=RUN,
+    ),
+]
+
+
 @app.command(
     epilog=examples(
         "stackrev experiment run runs/default --seeds 0-99 --exact 10000:20",
@@ -101,34 +100,18 @@ WorkersOption = Annotated[
         "stackrev experiment run runs/default --storage postgresql://me@host/studies",
     )
 )
+@measured.options
 def run(
+    *,
     folder: FolderArgument,
-    seeds: Annotated[
-        str,
-        typer.Option(metavar="SEEDS", help="The seeds it is to have, such as 0-99 or 3,5,10-19.", rich_help_panel=RUN),
-    ] = "0-9",
+    seeds: SeedsOption = "0-9",
     kind: settings.Kind = None,
     setting: SettingOption = None,
     changes: SetOption = None,
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="TEXT", help="What tables call it.", show_default="what it sets", rich_help_panel=MODEL),
-    ] = None,
-    exact: ExactOption = None,
-    runs_of_each: RunsOfEachOption = None,
-    proof: Annotated[
-        bool,
-        typer.Option("--proof", help="Try to prove each solved run at every length.", rich_help_panel=MEASURED),
-    ] = False,
+    name: NameOption = None,
+    asked: measured.Asked,
     workers: WorkersOption = None,
-    keep_weights: Annotated[
-        bool,
-        typer.Option(
-            "--keep-weights",
-            help="Keep each trained model as a checkpoint in FOLDER/weights.",
-            rich_help_panel=RUN,
-        ),
-    ] = False,
+    keep_weights: KeepWeightsOption = False,
     storage: StorageOption = None,
     study: StudyOption = None,
     json: JsonOption = False,
@@ -144,11 +127,10 @@ def run(
     from stackrev.experiments import experiment
 
     wanted = presets.parse_seeds(seeds)
-    measured = {"exact": exact, "runs_of_each": runs_of_each, "proof": "yes" if proof else None}
-    if (folder / SETTING).exists() and not any((kind, setting, changes, *measured.values())):
+    if (folder / SETTING).exists() and not any((kind, setting, changes, asked)):
         what = read_setting(folder)
     else:
-        what = _setting(kind or DEFAULT_MODEL, setting or "default", changes or [], measured, name)
+        what = _setting(kind or DEFAULT_MODEL, setting or "default", changes or [], asked, name)
     output = Output(json=json, quiet=quiet)
     with runs_view(output) as view:
         telling = _Telling(view, len(wanted))
@@ -174,10 +156,9 @@ def run(
 
 
 def _setting(
-    kind: str, setting: str, changes: Sequence[str], measured: Mapping[str, str | None], name: str | None
+    kind: str, setting: str, changes: Sequence[str], asked: measured.Asked, name: str | None
 ) -> ExperimentSetting:
     """What the options of `run` ask for."""
-    asked = {key: MEASUREMENTS[key].parse(text) for key, text in measured.items() if text is not None}
     config = presets.configure(kind, {**presets.preset(setting), **presets.parse_changes(changes)})
     return ExperimentSetting(name or " ".join([kind, setting, *changes]), config, asked)
 

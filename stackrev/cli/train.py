@@ -37,6 +37,18 @@ if TYPE_CHECKING:
 app = App()
 
 
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER", help=with_default("Where the run is saved.", "runs/MODEL-seedN"), rich_help_panel=RUN
+    ),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Go on with the run in the folder, bit for bit.", rich_help_panel=RUN)
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the run in the folder.", rich_help_panel=RUN)]
+
+
 @app.command(
     epilog=examples(
         "stackrev train",
@@ -50,16 +62,9 @@ app = App()
 def train(
     *,
     kind: settings.Kind = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help=with_default("Where the run is saved.", "runs/MODEL-seedN"), rich_help_panel=RUN
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder, bit for bit.", rich_help_panel=RUN)
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run in the folder.", rich_help_panel=RUN)] = False,
+    output: FolderOption = None,
+    resume: ResumeOption = False,
+    force: ForceOption = False,
     given: settings.Given,
     threads: ThreadsOption = None,
     json: JsonOption = False,

@@ -20,7 +20,7 @@ def _check(raw: Any) -> bool:
 
 def _measure(model: Reverser[Any], task: Task, asked: bool, on_progress: OnProgress) -> dict[str, Any]:
     """The norm of all weights together."""
-    return {"norm": sum(float(each.norm()) ** 2 for each in model.parameters()) ** 0.5}
+    return {"norm": sum(float(weights.detach().norm()) ** 2 for weights in model.parameters()) ** 0.5}
 
 
 NORM = Measurement(
