@@ -4,6 +4,8 @@ The page needs nothing but itself: `page.html` is the frame, into which `page.cs
 
     text.js      any text as symbols, as in `tasks/text.py`
     network.js   the network of one string, step by step, as in `kernels/cpu/stream.h`
+    train.js     a small network that is trained from nothing, in a worker
+    training.js  what is shown of that
     view.js      what is shown, and what the visitor does
 """
 

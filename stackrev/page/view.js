@@ -41,7 +41,7 @@ function unpack(names, base64) {
   return weights;
 }
 
-const packaged = { network: new Network(data.shape, unpack(data.weights, data.values)), name: data.name };
+const packaged = { network: new Network(data.shape, unpack(data.weights, data.values)), name: data.name, margins: data.margins };
 let model = packaged, text = "", bound = null, run = null, now = 1, wish = null, timer = null, untouched = true;
 const held = { push: "free", pop: "free" };
 
@@ -336,16 +336,18 @@ addEventListener("resize", () => show(wish ?? now));
 // ---- What is said of the model.
 
 function describe() {
-  const margins = data.margins, { hidden, width, layers } = data.shape;
+  const { margins } = model, { hidden, width, layers, symbols } = model.network;
+  at("model").hidden = model === packaged;
+  at("model").textContent = `At work: ${model.name}, which knows ${symbols} symbols.`;
   const exact = "While it reads, push is exactly 1 and pop exactly 0; while it writes it is the other way round. So the column holds "
     + "precisely the symbols, one unit each, and however long the text is, the network only ever deals with the one on top. ";
   at("proof").textContent = exact + (margins
     ? `That this holds for every text, and not only for those that were tried, is proved: boxes enclose all states that the network can ever be in, no step leads out of them, `
       + `and within them every gate is at least ${number(Math.min(margins.encoder_push, margins.encoder_pop, margins.decoder_push, margins.decoder_pop))} past the point `
       + `from which it is exactly 0 or 1, and the right symbol leads every other by at least ${number(margins.logits)}. The theorem is in docs/proof.md.`
-    : "Whether that holds for every text can be proved by boxes that enclose all states which the network can ever be in; for these weights no such proof is stored. "
+    : "Whether that holds for every text can be proved by boxes that enclose all states which the network can ever be in; for these weights there is no such proof here. "
       + "“stackrev certify” looks for one, and docs/proof.md has the theorem.");
-  at("about").textContent = `The model is ${data.name}: an LSTM of ${hidden} units${layers > 1 ? ` in each of ${layers} layers` : ""} with a stack of vectors of ${width} numbers, `
+  at("about").textContent = `The model is ${model.name}: an LSTM of ${hidden} units${layers > 1 ? ` in each of ${layers} layers` : ""} with a stack of vectors of ${width} numbers, `
     + `after Grefenstette and others, “Learning to Transduce with Unbounded Memory” (2015). Everything runs in this page, which sends nothing anywhere.`;
 }
 
