@@ -60,7 +60,7 @@ def page(
     """Write a page that runs a network with a stack in a browser.
 
     The page holds the network's weights and needs nothing but itself, no internet connection either. It reverses
-    whatever is typed into it, shows each step, and lets its visitor hold the gates.
+    whatever is typed into it, shows each step, lets its visitor hold the gates, and trains a small network.
     """
     words = text or []
     if len(words) > 1:

@@ -11,7 +11,7 @@
 
 const LENGTHS = [8, 64], TEST_LENGTHS = [65, 128];          // of strings in training, and of those that it has to be right on
 const RECIPE = {
-  symbols: 26, hidden: 32, width: 32, batch: 50, rate: 0.008, clip: 1, stretch: 0.05, gateNoise: 1, stringNoise: 2,
+  symbols: 26, hidden: 32, width: 32, batch: 50, rate: 0.008, clip: 1, stretch: 0.05, gateNoise: 1, stringNoise: 3,
   pushBias: 1.5, popBias: -1.5, curriculumStart: 8, curriculumLoss: 1,
   checkEvery: 10, checkBelow: 0.2, checked: 20, confirmed: 200, settleBatches: 100, settleTemperature: 3, recurrentL1: 0.001,
   mostBatches: 1500, sampleEvery: 5, sampleLength: 20,
