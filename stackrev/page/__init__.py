@@ -4,7 +4,7 @@ The page needs nothing but itself: `page.html` is the frame, into which `page.cs
 
     text.js      any text as symbols, as in `tasks/text.py`
     network.js   the network of one string, step by step, as in `kernels/cpu/stream.h`
-    train.js     a small network that is trained from nothing, in a worker
+    train.js     a small network that is trained from nothing, in a worker, by way of arithmetic.js and batch.js
     training.js  what is shown of that
     view.js      what is shown, and what the visitor does
 """

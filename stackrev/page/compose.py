@@ -19,7 +19,7 @@ from stackrev.tasks import REVERSAL
 LARGEST = 96 << 20
 """The most bytes of weights that a page holds: base64 makes a third more of them, and a browser has to read it all."""
 
-_PARTS = ("page.css", "text.js", "network.js", "train.js", "view.js", "training.js")
+_PARTS = ("page.css", "text.js", "network.js", "arithmetic.js", "batch.js", "train.js", "view.js", "training.js")
 _PLACE = re.compile(r"/\*PUT ([\w.]+)\*/")
 
 

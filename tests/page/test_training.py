@@ -35,7 +35,8 @@ def opened(tmp_path_factory):
 @pytest.fixture
 def trainer(opened):
     """The worker's script in the page itself, in float64, so that differences say what derivatives should be."""
-    script = resources.files("stackrev.page").joinpath("train.js").read_text()
+    room = resources.files("stackrev.page")
+    script = "".join(room.joinpath(name).read_text() for name in ("arithmetic.js", "batch.js", "train.js"))
     opened.ask(
         f"""globalThis.inside = (() => {{ {script.replace("Float32Array", "Float64Array")}
             return {{ Trainer, Batch, Random, RECIPE: {{ ...RECIPE, checkBelow: 9 }}, exported, sample, train }}; }})();
