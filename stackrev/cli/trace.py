@@ -1,4 +1,4 @@
-"""A trace of the stack as a picture in a terminal, as plain columns and as JSON."""
+"""A trace of a stack, a queue or a deque as a picture in a terminal, as plain columns and as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from stackrev.cli.visible import visible
-from stackrev.structures.columns import FAINT, Columns
+from stackrev.structures.columns import FAINT, History
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace
@@ -17,6 +17,7 @@ MOST_ELEMENTS = 16
 NARROW = 72
 """Fewer columns than this get bars of one character."""
 
+_GATE = 13  # columns of a gate's bar and number, and the gap before them
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _SHADES = "░▒▓█"
@@ -31,7 +32,7 @@ def steps(trace: Trace) -> Iterator[dict[str, Any]]:
         yield _step(trace, columns, number)
 
 
-def _step(trace: Trace, columns: Columns, number: int, most: int | None = None) -> dict[str, Any]:
+def _step(trace: Trace, columns: History, number: int, most: int | None = None) -> dict[str, Any]:
     """A step, with at most so many elements of its stack."""
     writing = number - trace.encoder_steps
     held = (each for each in columns.elements(number) if each.strength >= FAINT)
@@ -40,17 +41,17 @@ def _step(trace: Trace, columns: Columns, number: int, most: int | None = None) 
         "phase": "read" if writing < 0 else "write",
         "fed": trace.fed[number],
         "written": None if writing < 0 else trace.written[writing],
-        "push": round(trace.push[number], 6),
-        "pop": round(trace.pop[number], 6),
+        **{name: round(strengths[number], 6) for name, strengths in trace.gates.items()},
         "height": round(columns.heights[number], 6),
         "read": trace.reads[number],
-        "stack": [
+        trace.structure: [
             {
-                "symbol": trace.stored[each.step],
+                "symbol": trace.symbol(each),
                 "step": each.step + 1,
                 "bottom": round(each.bottom, 6),
                 "strength": round(each.strength, 6),
                 "read": round(each.read, 6),
+                **({"end": _ENDS[each.end], "bottom_read": round(each.bottom_read, 6)} if trace.ends > 1 else {}),
             }
             for each in itertools.islice(held, most)
         ],
@@ -60,26 +61,35 @@ def _step(trace: Trace, columns: Columns, number: int, most: int | None = None) 
 def plain(trace: Trace) -> Iterator[str]:
     """Aligned columns, without a terminal."""
     # The widths are those of the widest cells, so there are two passes; neither keeps what the steps hold.
-    widths = [0] * len(_HEADER)
+    widths: list[int] = []
     for row in _rows(trace):
+        widths = widths or [0] * len(row)
         widths = [max(width, _cells(cell)) for width, cell in zip(widths, row, strict=True)]
     for row in _rows(trace):
         yield "  ".join(_pad(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-_HEADER = ("step", "phase", "symbol", "push", "pop", "height", "read", "stack, top first")
+_ENDS = ("top", "bottom")
 
 
 def _rows(trace: Trace) -> Iterator[tuple[str, ...]]:
     """The cells of the plain columns, the header first."""
-    yield _HEADER
+    gates = [name.replace("_", " ") for name in trace.gates]
+    yield ("step", "phase", "symbol", *gates, "height", "read", _contents(trace))
     columns = trace.columns()
     for number in range(len(columns)):
         step = _step(trace, columns, number, MOST_ELEMENTS)
         more = columns.count(number) - MOST_ELEMENTS
-        held = [f"{_mark(each['symbol'])}:{each['strength']:.2f}" for each in step["stack"]] + [f"+{more}"] * (more > 0)
-        numbers = [f"{step[key]:.2f}" for key in ("push", "pop", "height")]
+        held = [f"{_mark(each['symbol'])}:{each['strength']:.2f}" for each in step[trace.structure]] + [f"+{more}"] * (
+            more > 0
+        )
+        numbers = [f"{step[key]:.2f}" for key in (*trace.gates, "height")]
         yield (str(step["step"]), step["phase"], _mark(_symbol(step)), *numbers, _mark(step["read"]), " ".join(held))
+
+
+def _contents(trace: Trace) -> str:
+    """What heads the column of elements."""
+    return f"{trace.structure}, {'front' if trace.structure == 'queue' else 'top'} first"
 
 
 def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
@@ -90,7 +100,8 @@ def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
         width: How many columns there are.
         colour: Whether colours may be used; strengths are shaded either way.
     """
-    wide = width >= NARROW
+    gates = [(name, _POP if name.endswith("pop") else _PUSH) for name in trace.gates]
+    wide = width >= NARROW + _GATE * (len(gates) - 2)
     columns = trace.columns()
     symbols = max(_cells(_mark(each)) for each in (*trace.fed, *trace.written, *trace.reads))
     numbers = len(str(len(columns)))
@@ -99,27 +110,28 @@ def picture(trace: Trace, *, width: int, colour: bool) -> Iterator[str]:
         return f"{style}{text}{_RESET}" if colour else text
 
     if wide:
-        heads = [" " * numbers, _pad("symbol", 7 + symbols), _pad("push", 11), _pad("pop", 11)]
-        left = "  ".join([*heads, _pad("read", max(4, symbols)), "stack, top first"])
+        names = [_pad(name.replace("_", " "), _GATE - 2) for name, _ in gates]
+        heads = [" " * numbers, _pad("symbol", 7 + symbols), *names]
+        left = "  ".join([*heads, _pad("read", max(4, symbols)), _contents(trace)])
     else:
-        left = " ".join([_pad("", 1 + symbols), "+", "-", _pad("r", symbols), "stack"])
+        signs = ["-" if name.endswith("pop") else "+" for name, _ in gates]
+        left = " ".join([_pad("", 1 + symbols), *signs, _pad("r", symbols), trace.structure])
     yield paint(left[:width], _DIM)
     for number in range(len(columns)):
         step = _step(trace, columns, number, width)  # an element takes more than one column
         writing = step["phase"] == "write"
         symbol, read = _pad(_mark(_symbol(step)), symbols), _mark(step["read"])
         if wide:
-            gates = (("push", _PUSH), ("pop", _POP))
             bars = [f"{paint(_bar(step[key], 6), style)} {step[key]:.2f}" for key, style in gates]
             word = "writes " if writing else "reads  "
             parts = [paint(f"{step['step']:>{numbers}}", _DIM), paint(word, _DIM) + symbol, *bars]
             start = "  ".join([*parts, _pad(read, max(4, symbols)), ""])
-            used = numbers + 2 + 7 + symbols + 2 * (2 + 11) + 2 + max(4, symbols) + 2
+            used = numbers + 2 + 7 + symbols + len(gates) * _GATE + 2 + max(4, symbols) + 2
         else:
-            levels = [paint(_level(step[key]), style) for key, style in (("push", _PUSH), ("pop", _POP))]
+            levels = [paint(_level(step[key]), style) for key, style in gates]
             start = " ".join([(">" if writing else "<") + symbol, *levels, _pad(read, symbols), ""])
-            used = 1 + symbols + 1 + 4 + symbols + 1
-        yield (start + _stack(step["stack"], columns.count(number), max(6, width - used), colour)).rstrip()
+            used = 1 + symbols + 1 + 2 * len(gates) + symbols + 1
+        yield (start + _stack(step[trace.structure], columns.count(number), max(6, width - used), colour)).rstrip()
 
 
 def _symbol(step: dict[str, Any]) -> str:
@@ -146,7 +158,7 @@ def _stack(elements: list[dict[str, Any]], count: int, room: int, colour: bool) 
         room -= needed
         if colour:
             blue = _BLUES[min(len(_BLUES) - 1, int(strength * len(_BLUES)))]
-            bold = "1;" if each["read"] > 0 else ""
+            bold = "1;" if each["read"] > 0 or each.get("bottom_read", 0) > 0 else ""
             parts.append(f"\x1b[{bold}38;5;15;48;5;{blue}m {mark} {_RESET}")
         else:
             parts.append(f"{mark}{_SHADES[min(3, int(strength * 4))]} ")

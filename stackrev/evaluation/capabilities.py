@@ -106,29 +106,40 @@ class HasMargins(Protocol):
 
 
 class Record(NamedTuple):
-    """What a model with a stack did, over T steps of the encoder and then of the decoder.
+    """What a model with a stack, a queue or a deque did, over T steps of the encoder and then of the decoder.
 
     Attributes:
-        push: Each step's push strength, T of them.
-        pop: Each step's pop strength.
-        values: [T, M], what each step pushed.
+        push: Each step's push strength, T of them; of a deque, at the top.
+        pop: Each step's pop strength, likewise.
+        values: [T, M], what each step pushed; of a deque [2T, M], each step's top push before its bottom push.
         state: The state in which the decoder began.
+        structure: What it worked: "stack", "queue" or "deque".
+        bottom_push: Each step's push strength at the bottom of a deque.
+        bottom_pop: Each step's pop strength there.
     """
 
     push: list[float]
     pop: list[float]
     values: Tensor
     state: Any
+    structure: str = "stack"
+    bottom_push: Sequence[float] = ()
+    bottom_pop: Sequence[float] = ()
 
 
 @runtime_checkable
 class CanTrace(Protocol):
-    """Tells what it does with its stack."""
+    """Tells what it does with its stack, queue or deque."""
 
     def record(self, source: Sequence[int], fed: Sequence[int]) -> Record:
         """Run the encoder over ids and then the decoder over others."""
         ...
 
     def answers(self, reads: Tensor, state: Any) -> list[int]:
-        """What the decoder would write first for each of the reads [N, M], if it began in a state."""
+        """What the decoder would write first for each of the reads, if it began in a state.
+
+        Args:
+            reads: [N, M], or [N, 2M] of a deque, at its top and at its bottom.
+            state: As in `Record`.
+        """
         ...

@@ -21,18 +21,20 @@ def gates(trace: Trace, *, title: str | None = None) -> Figure:
         trace: The steps.
         title: Above the panels.
     """
-    steps = range(len(trace.fed))
-    with style.drawn(_width(trace), 3.1, title or "What the network does with its stack, symbol by symbol") as figure:
-        panels = figure.subplots(2, 1, sharex=True, sharey=True)
-        for axes, name, values, colour in zip(
-            panels, ("push", "pop"), (trace.push, trace.pop), (style.BLUE, style.VERMILION), strict=True
-        ):
-            axes.bar(steps, values, width=0.72, color=colour)
-            axes.set(ylabel=f"{name} strength", ylim=(0, 1.08), yticks=(0, 0.5, 1))
+    steps, strengths = range(len(trace.fed)), trace.gates
+    with style.drawn(
+        _width(trace),
+        1.55 * len(strengths),
+        title or f"What the network does with its {trace.structure}, symbol by symbol",
+    ) as figure:
+        panels = figure.subplots(len(strengths), 1, sharex=True, sharey=True)
+        for axes, (name, values) in zip(panels, strengths.items(), strict=True):
+            axes.bar(steps, values, width=0.72, color=style.VERMILION if name.endswith("pop") else style.BLUE)
+            axes.set(ylabel=f"{name.replace('_', ' ')} strength", ylim=(0, 1.08), yticks=(0, 0.5, 1))
             axes.grid(visible=False, axis="x")
             axes.axvline(trace.encoder_steps - 0.5, color=style.BLACK, linewidth=0.8)
         _name_halves(panels[0], trace)
-        _name_steps(panels[1], trace)
+        _name_steps(panels[-1], trace)
     return figure
 
 
@@ -47,7 +49,7 @@ def contents(trace: Trace, *, title: str | None = None) -> Figure:
     table = _table(trace)
     held = len(table) - 1
     height = min(7.0, 1.6 + 0.16 * (held + 1))
-    with style.drawn(_width(trace), height, title or "What is on the stack, symbol by symbol") as figure:
+    with style.drawn(_width(trace), height, title or _TITLES[trace.structure]) as figure:
         axes = figure.subplots()
         image = axes.imshow(
             table,
@@ -61,7 +63,7 @@ def contents(trace: Trace, *, title: str | None = None) -> Figure:
         )
         axes.grid(visible=False)
         axes.axvline(trace.encoder_steps - 0.5, color=style.BLACK, linewidth=0.8)
-        labels = [_shown(each) for each in trace.fed[: held + 1]]
+        labels = [_shown(each) for each in trace.fed for _ in range(trace.ends)][: held + 1]
         axes.set_yticks(range(held + 1), labels, parse_math=False, size=7)
         axes.set_ylabel("element, by the symbol read\nwhen it was pushed")
         bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.01, ticks=(0, 0.5, 1))
@@ -75,14 +77,21 @@ def _table(trace: Trace) -> list[list[float]]:
     """The strength of each element, a row an element and a column a step, up to the last that is more than faint."""
     steps = len(trace.fed)
     nothing = float("nan")  # drawn as the paper: an element that is not yet there, or no longer
-    rows = [[nothing] * steps for _ in range(steps)]
+    rows = [[nothing] * steps for _ in range(trace.ends * steps)]
     held, columns = 0, trace.columns()
     for step in range(steps):
         for element in columns.elements(step):
-            rows[element.step][step] = element.strength
+            place = trace.ends * element.step + element.end
+            rows[place][step] = element.strength
             if element.strength > FAINT:
-                held = max(held, element.step)
+                held = max(held, place)
     return rows[: held + 1]
+
+
+_TITLES = {
+    name: f"What is {where}, symbol by symbol"
+    for name, where in (("stack", "on the stack"), ("queue", "in the queue"), ("deque", "in the deque"))
+}
 
 
 def _width(trace: Trace) -> float:

@@ -38,7 +38,7 @@ class DequeLSTMConfig(MemoryLSTMConfig):
 
 DEQUE_LSTM = Kind(
     model=DequeLSTMConfig(push_bias=0.0, pop_bias=-3.0, string_noise=1.0),
-    training=TrainingConfig(batches=2000, curriculum_start=20),
+    training=TrainingConfig(batches=2000, mixed_lengths=False, curriculum_start=20),
     module="stackrev.models.deque_lstm:DequeLSTMReverser",
     label="deque-LSTM",
     colour=4,

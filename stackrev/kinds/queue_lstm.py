@@ -15,7 +15,7 @@ class QueueLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural queue.
 
     A queue forgives less than a stack: whatever is popped too early shifts all that is read later. So its pop gates
-    start nearly shut, and strings start too long for the LSTM to hold.
+    start nearly shut, strings start too long for the LSTM to hold, and those of a batch have one length.
     """
 
     kind: Literal["queue-lstm"] = setting("queue-lstm", "The kind of model to train.", option=False)
@@ -23,7 +23,7 @@ class QueueLSTMConfig(MemoryLSTMConfig):
 
 QUEUE_LSTM = Kind(
     model=QueueLSTMConfig(push_bias=0.0, pop_bias=-3.0),
-    training=TrainingConfig(batches=2000, curriculum_start=20),
+    training=TrainingConfig(batches=2000, mixed_lengths=False, curriculum_start=20),
     module="stackrev.models.queue_lstm:QueueLSTMReverser",
     label="queue-LSTM",
     colour=3,

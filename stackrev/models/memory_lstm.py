@@ -6,18 +6,20 @@ Shapes: B rows, T steps, H hidden units, K layers, a memory of width M with E en
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from stackrev.evaluation.capabilities import Gates
+from stackrev.evaluation.capabilities import Gates, Record
 from stackrev.kinds.memory_lstm import MemoryLSTMConfig
 from stackrev.models.base import Reverser
 from stackrev.models.initial import initialise_linear
 from stackrev.structures.recurrence import MemoryLSTMOutput, MemoryLSTMState, MemoryLSTMWeights, memory_lstm
 from stackrev.structures.table import MemoryState, Structure
+from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch
 
 S = TypeVar("S", bound=MemoryState)
@@ -159,6 +161,33 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
             )
         )
         return Gates(encoder, decoder, decoded.hidden)
+
+    def record(self, source: Sequence[int], fed: Sequence[int]) -> Record:
+        """What happens in the memory over ids of one string; see `CanTrace`."""
+        device = self.initial_hidden.device
+
+        def steps(ids: Sequence[int]) -> tuple[Tensor, Tensor]:
+            return torch.tensor(ids, device=device)[:, None], torch.tensor([len(ids)], device="cpu")
+
+        encoded = self.run(self.encoder, *steps(source), self.initial_state(1))
+        decoded = self.run(self.decoder, *steps(fed), encoded.state)
+        push, pop = (torch.cat(pair)[:, 0] for pair in ((encoded.push, decoded.push), (encoded.pop, decoded.pop)))
+        (top_push, *bottom_push), (top_pop, *bottom_pop) = (
+            each.view(len(each), self.config.ends).T.tolist() for each in (push, pop)
+        )
+        return Record(
+            *(top_push, top_pop, decoded.state.memory.values[:, 0], encoded.state, self.structure.name),
+            *(*bottom_push, *bottom_pop),
+        )
+
+    def answers(self, reads: Tensor, state: MemoryLSTMState[S]) -> list[int]:
+        """What the decoder would write first for each of the reads [N, E M], if it began in a state; see `CanTrace`."""
+        count = reads.shape[0]
+        h, c = (each.expand(-1, count, -1) for each in (state.hidden, state.cell))
+        asked = MemoryLSTMState(h, c, reads, self._empty(count, reads))
+        symbols = torch.full((count,), vocabulary.SEPARATOR, device=reads.device)
+        said: list[int] = self.step(symbols, asked)[0].argmax(-1).tolist()
+        return said
 
     @override
     def recurrent_weights(self) -> list[nn.Parameter]:

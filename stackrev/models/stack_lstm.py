@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from stackrev.evaluation.capabilities import Record
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kinds.stack_lstm import StackLSTMConfig, open_stream
 from stackrev.models.memory_lstm import MemoryLSTMReverser
 from stackrev.structures.bounds import Controllers
-from stackrev.structures.recurrence import MemoryLSTMState
 from stackrev.structures.stack import StackState
 from stackrev.structures.table import STACK
 from stackrev.tasks import vocabulary
@@ -50,28 +47,6 @@ class StackLSTMReverser(MemoryLSTMReverser[StackState]):
             NativeError: The kernels are not there.
         """
         return open_stream(self.config, {name: _bytes(parameter) for name, parameter in self.state_dict().items()})
-
-    def record(self, source: Sequence[int], fed: Sequence[int]) -> Record:
-        """What happens on the stack over ids of one string; see `CanTrace`."""
-        device = self.initial_hidden.device
-
-        def steps(ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-            return torch.tensor(ids, device=device)[:, None], torch.tensor([len(ids)], device="cpu")
-
-        encoded = self.run(self.encoder, *steps(source), self.initial_state(1))
-        decoded = self.run(self.decoder, *steps(fed), encoded.state)
-        push = [*encoded.push[:, 0].tolist(), *decoded.push[:, 0].tolist()]
-        pop = [*encoded.pop[:, 0].tolist(), *decoded.pop[:, 0].tolist()]
-        return Record(push, pop, decoded.state.memory.values[:, 0], encoded.state)
-
-    def answers(self, reads: Tensor, state: MemoryLSTMState[StackState]) -> list[int]:
-        """What the decoder would write first for each of the reads [N, M], if it began in a state; see `CanTrace`."""
-        count, width = reads.shape
-        h, c = (each.expand(-1, count, -1) for each in (state.hidden, state.cell))
-        asked = MemoryLSTMState(h, c, reads, StackState.empty(count, width, like=reads))
-        symbols = torch.full((count,), vocabulary.SEPARATOR, device=reads.device)
-        said: list[int] = self.step(symbols, asked)[0].argmax(-1).tolist()
-        return said
 
 
 def _bytes(tensor: Tensor) -> bytes:

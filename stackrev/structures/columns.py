@@ -1,6 +1,7 @@
-"""The column of liquid after each step, from the strengths alone: what is on a stack, without its values.
+"""The column of liquid after each step, from the strengths alone: what is in a memory, without its values.
 
-The equations are those of `structures/stack.py`. An element begins at the level L at which it was pushed, and ends
+The equations are those of `structures/stack.py`, `queue.py` and `deque.py`; this file is about the stack, and
+two_ends.py about the others. An element begins at the level L at which it was pushed, and ends
 where the element above it begins, or at the height H if it is the topmost. A pop removes elements from the top alone,
 so an element keeps its lower neighbour for as long as it lives: for each element it is enough to know that neighbour,
 and for each step the topmost element. This takes memory and time linear in the steps, whatever the stack holds.
@@ -9,7 +10,7 @@ and for each step the topmost element. This takes memory and time linear in the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 FAINT = 0.005
 """An element of which less than this is left is not shown."""
@@ -24,18 +25,46 @@ class Element(NamedTuple):
         step: The step that pushed it, from 0.
         bottom: The height at which it begins.
         top: The height at which it ends.
-        read: How much of it is within the read, the topmost unit of height.
+        read: How much of it is within the read: of a stack and of a deque the topmost unit of height, of a queue the
+            lowest.
+        end: At which end it was pushed: 0, or 1 for the bottom of a deque.
+        bottom_read: How much of it is within the read at the bottom of a deque.
     """
 
     step: int
     bottom: float
     top: float
     read: float
+    end: int = 0
+    bottom_read: float = 0.0
 
     @property
     def strength(self) -> float:
         """What is left of it."""
         return self.top - self.bottom
+
+
+class History(Protocol):
+    """A memory after each of T steps."""
+
+    @property
+    def heights(self) -> Sequence[float]:
+        """How much is in it after each step."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def elements(self, step: int) -> Iterator[Element]:
+        """The elements after a step: from the top down, or from the front of a queue."""
+        ...
+
+    def read(self, step: int, end: int = 0) -> list[Element]:
+        """Those of the elements after a step that are within the read at an end."""
+        ...
+
+    def count(self, step: int) -> int:
+        """How many elements after a step are not faint."""
+        ...
 
 
 class Columns:
@@ -81,7 +110,7 @@ class Columns:
             yield Element(element, bottom, top, max(0.0, top - max(bottom, height - 1)))
             element, top = self._below[element], bottom
 
-    def read(self, step: int) -> list[Element]:
+    def read(self, step: int, end: int = 0) -> list[Element]:
         """Those of the elements after a step that are within the read, from the bottom up."""
         inside: list[Element] = []
         for element in self.elements(step):
