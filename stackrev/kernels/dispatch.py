@@ -82,7 +82,6 @@ def kernels_for(
     indices: Sequence[Tensor] = (),
     watched: bool = True,
     function: str = "",
-    refused: str = "",
 ) -> ModuleType | None:
     """The kernels that can take these tensors; None where plain torch has to.
 
@@ -92,7 +91,6 @@ def kernels_for(
         indices: Lengths, ids and targets.
         watched: Whether a compiler, a tracer or a transform can see what the kernels do with them.
         function: What is asked of the kernels, if they may not offer it.
-        refused: Why they cannot do what else is asked of them; empty if they can.
 
     Returns:
         A module of kernels for the device that the tensors are on.
@@ -104,7 +102,7 @@ def kernels_for(
         return None
     from stackrev.kernels.cpu import ops  # here, since it imports torch
 
-    reason = ops.refusal(values, heights, indices) or refused
+    reason = ops.refusal(values, heights, indices)
     if not reason and function and not hasattr(ops, function):
         reason = f"there is no compiled {function}"
     if not reason and not watched and not ops.unwatched((*values, *heights, *indices)):

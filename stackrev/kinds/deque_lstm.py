@@ -1,4 +1,4 @@
-"""The LSTM with a neural deque: its configuration and how it is trained."""
+"""The LSTM with a neural deque: its configuration, how it is trained and run without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from stackrev.config import Between, TrainingConfig, setting
 from stackrev.kinds.base import Kind
-from stackrev.kinds.memory_lstm import MemoryLSTMConfig
+from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,7 @@ class DequeLSTMConfig(MemoryLSTMConfig):
     that learns to be filled.
     """
 
+    memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"
     ends: ClassVar[int] = 2
 
     kind: Literal["deque-lstm"] = setting("deque-lstm", "The kind of model to train.", option=False)
@@ -44,4 +45,5 @@ DEQUE_LSTM = Kind(
     colour=4,
     summary="An LSTM with a differentiable neural deque (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
+    open_stream=open_stream,
 )

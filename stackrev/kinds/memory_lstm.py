@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from typing_extensions import override
 
 from stackrev.config import Between, setting
 from stackrev.kinds.base import WIDTHS, ModelConfig, Shapes
+
+if TYPE_CHECKING:
+    from stackrev.kernels.cpu.stream import Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +30,10 @@ class MemoryLSTMConfig(ModelConfig):
     decoder that pushes little and pops much, for some strings, long before the average decoder does, and is rewarded
     for it.
 
-    `ends` is E, at how many ends the memory is worked.
+    `memory` is what the memory is, and `ends` E, at how many ends it is worked.
     """
 
+    memory: ClassVar[Literal["stack", "queue", "deque"]] = "stack"
     ends: ClassVar[int] = 1
 
     stack_width: int = setting(64, "Width of the values on the stack, queue or deque.", low=1, high=4096, search=WIDTHS)
@@ -66,3 +71,17 @@ class MemoryLSTMConfig(ModelConfig):
             table[f"{controls}.weight"] = (size, 2 * self.ends + read)
             table[f"{controls}.bias"] = (2 * self.ends + read,)
         return self._shared_shapes() | table
+
+
+def open_stream(config: MemoryLSTMConfig, weights: Mapping[str, Any]) -> Stream:
+    """A stream of the compiled kernels with these weights; see `kinds.base.OpenStream`."""
+    from stackrev.kernels.cpu.stream import Stream
+
+    return Stream(
+        weights,
+        structure=config.memory,
+        hidden=config.hidden_size,
+        width=config.stack_width,
+        layers=config.layers,
+        stretch=config.gate_stretch,
+    )

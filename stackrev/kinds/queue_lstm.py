@@ -1,13 +1,13 @@
-"""The LSTM with a neural queue: its configuration and how it is trained."""
+"""The LSTM with a neural queue: its configuration, how it is trained and run without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stackrev.config import TrainingConfig, setting
 from stackrev.kinds.base import Kind
-from stackrev.kinds.memory_lstm import MemoryLSTMConfig
+from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class QueueLSTMConfig(MemoryLSTMConfig):
     start nearly shut, strings start too long for the LSTM to hold, and those of a batch have one length.
     """
 
+    memory: ClassVar[Literal["stack", "queue", "deque"]] = "queue"
     kind: Literal["queue-lstm"] = setting("queue-lstm", "The kind of model to train.", option=False)
 
 
@@ -29,4 +30,5 @@ QUEUE_LSTM = Kind(
     colour=3,
     summary="An LSTM with a differentiable neural queue (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
+    open_stream=open_stream,
 )

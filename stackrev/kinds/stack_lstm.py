@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from stackrev.config import TrainingConfig, setting
 from stackrev.kinds.base import Kind
-from stackrev.kinds.memory_lstm import MemoryLSTMConfig
-
-if TYPE_CHECKING:
-    from stackrev.kernels.cpu.stream import Stream
+from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,19 +15,6 @@ class StackLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural stack."""
 
     kind: Literal["stack-lstm"] = setting("stack-lstm", "The kind of model to train.", option=False)
-
-
-def open_stream(config: StackLSTMConfig, weights: Mapping[str, Any]) -> Stream:
-    """A stream of the compiled kernels with these weights; see `kinds.base.OpenStream`."""
-    from stackrev.kernels.cpu.stream import Stream
-
-    return Stream(
-        weights,
-        hidden=config.hidden_size,
-        width=config.stack_width,
-        layers=config.layers,
-        stretch=config.gate_stretch,
-    )
 
 
 def page_sizes(config: StackLSTMConfig) -> dict[str, float]:

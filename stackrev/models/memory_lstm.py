@@ -5,6 +5,7 @@ Shapes: B rows, T steps, H hidden units, K layers, a memory of width M with E en
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from stackrev.evaluation.capabilities import Gates, Record
-from stackrev.kinds.memory_lstm import MemoryLSTMConfig
+from stackrev.kernels.cpu.stream import Stream
+from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
 from stackrev.models.base import Reverser
 from stackrev.models.initial import initialise_linear
 from stackrev.structures.recurrence import MemoryLSTMOutput, MemoryLSTMState, MemoryLSTMWeights, memory_lstm
@@ -141,6 +143,14 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
             return self.decoder_controls
         return self.controls
 
+    def stream(self) -> Stream:
+        """The model as it stands, run by the compiled kernels on one string of any length; see `Stream`.
+
+        Raises:
+            NativeError: The kernels are not there.
+        """
+        return open_stream(self.config, {name: _bytes(parameter) for name, parameter in self.state_dict().items()})
+
     @property
     def saturation(self) -> float:
         """How far a gate's pre-activation must be from 0 for the gate to be 0 or 1; see `HasMargins`."""
@@ -215,3 +225,8 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
                 controls.weight.uniform_(-bound, bound, generator=generator)
         initialise_linear(self.output, generator, xavier=tuned)
         initialise_linear(self.logits, generator, xavier=False)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    flat = tensor.detach().to("cpu", torch.float32).contiguous()
+    return ctypes.string_at(flat.data_ptr(), 4 * flat.numel())

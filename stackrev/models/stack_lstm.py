@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
-from torch import Tensor
 from typing_extensions import override
 
-from stackrev.kernels.cpu.stream import Stream
-from stackrev.kinds.stack_lstm import StackLSTMConfig, open_stream
+from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.models.memory_lstm import MemoryLSTMReverser
 from stackrev.structures.bounds import Controllers
 from stackrev.structures.stack import StackState
@@ -39,16 +35,3 @@ class StackLSTMReverser(MemoryLSTMReverser[StackState]):
             cell=self.initial_cell,
             stretch=self.config.gate_stretch,
         )
-
-    def stream(self) -> Stream:
-        """The model as it stands, run by the compiled kernels on one string of any length; see `Stream`.
-
-        Raises:
-            NativeError: The kernels are not there.
-        """
-        return open_stream(self.config, {name: _bytes(parameter) for name, parameter in self.state_dict().items()})
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    flat = tensor.detach().to("cpu", torch.float32).contiguous()
-    return ctypes.string_at(flat.data_ptr(), 4 * flat.numel())

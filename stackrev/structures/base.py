@@ -168,9 +168,11 @@ def checked_depth(depth: Depth, shape: Sequence[int], heights: Tensor, *, batch_
     return depth.T if batch_first else depth
 
 
-def kernel_depth(depth: Depth) -> str:
-    """Why the compiled kernels cannot read so deep; empty if they can."""
-    return "" if not isinstance(depth, Tensor) and depth == 1 else "they read one unit"
+def kernel_depth(depth: Depth, like: Tensor) -> Tensor | None:
+    """A checked depth as the compiled kernels take it: float64 in the shape of `like`, or None for one unit."""
+    if isinstance(depth, Tensor):
+        return depth
+    return None if depth == 1 else like.new_full(like.shape, depth, dtype=torch.float64)
 
 
 def check_strengths(strengths: Named) -> None:

@@ -208,17 +208,16 @@ def neural_deque(
     values, controls, state, depth = given
     kernels = dispatch.kernels_for(
         (*values, state.values),
-        heights=state[1:],
+        heights=[*state[1:], *([depth] if isinstance(depth, Tensor) else [])],
         indices=controls,
         function="neural_deque",
-        refused=kernel_depth(depth),
     )
     if kernels is None:
         top, bottom, state = _all_steps(*given)
     else:
-        V = torch.cat([state.values, torch.stack(values, 1).flatten(0, 1)])
+        V = kernels.joined(state.values, *values)
         push, pop = (torch.stack(pair, 1).double() for pair in (controls[:2], controls[2:]))
-        reads, *heights = kernels.neural_deque(V, push, pop, *state[1:])
+        reads, *heights = kernels.neural_deque(V, push, pop, *state[1:], kernel_depth(depth, controls[0]))
         (top, bottom), state = reads.unbind(1), DequeState(V, *heights)
     return (*time_first((top, bottom), batch_first), state)  # type: ignore[return-value]
 

@@ -170,16 +170,15 @@ def neural_queue(
     values, push, pop, state, depth = _arguments(values, push, pop, state, depth, batch_first)
     kernels = dispatch.kernels_for(
         (values, state.values),
-        heights=state[1:],
+        heights=[*state[1:], *([depth] if isinstance(depth, Tensor) else [])],
         indices=(push, pop),
         function="neural_queue",
-        refused=kernel_depth(depth),
     )
     if kernels is None:
         reads, state = _all_steps(values, push, pop, state, depth)
     else:
-        V = torch.cat([state.values, values])
-        reads, *positions = kernels.neural_queue(V, push.double(), pop.double(), *state[1:])
+        V = kernels.joined(state.values, values)
+        reads, *positions = kernels.neural_queue(V, push.double(), pop.double(), *state[1:], kernel_depth(depth, push))
         state = QueueState(V, *positions)
     return reads.transpose(0, 1) if batch_first else reads, state
 

@@ -179,17 +179,14 @@ def neural_stack(
     values, push, pop, state, depth = _arguments(values, push, pop, state, depth, batch_first)
     kernels = dispatch.kernels_for(
         (values, state.values),
-        heights=state[1:],
+        heights=[*state[1:], *([depth] if isinstance(depth, Tensor) else [])],
         indices=(push, pop),
-        refused=kernel_depth(depth),
     )
     if kernels is None:
         reads, state = _all_steps(values, push, pop, state, depth)
     else:
-        V = torch.cat([state.values, values]) if state.values.shape[0] else values
-        if V is values and not (torch.is_grad_enabled() and values.requires_grad):
-            V = values.clone()  # the stack's own, whatever becomes of the caller's; over others autograd watches
-        reads, *heights = kernels.neural_stack(V, push.double(), pop.double(), *state[1:])
+        V = kernels.joined(state.values, values)
+        reads, *heights = kernels.neural_stack(V, push.double(), pop.double(), *state[1:], kernel_depth(depth, push))
         state = StackState(V, *heights)
     return reads.transpose(0, 1) if batch_first else reads, state
 

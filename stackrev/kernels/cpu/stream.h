@@ -2,8 +2,6 @@
 //
 //     z   = W_x x + b + [r; h] W_1, ...        a cell's step, as in structures/recurrence.py
 //     o   = tanh(W_o h + b_o),   logits = W_l o + b_l
-//
-// The stack is a buffer that grows and shrinks: what is popped is gone, and its memory is used again or given back.
 #pragma once
 
 #include <algorithm>
@@ -17,65 +15,15 @@
 
 #include "calls.h"
 #include "cell.h"
-#include "stack.h"
+#include "stream_memory.h"
 
 namespace stackrev {
-
-// The elements on a stack: values and bottoms, in blocks, so that growing copies nothing and shrinking frees. None of
-// them was popped, so an element's neighbour is the next one down the chain.
-class Elements {
-   public:
-    static constexpr bool kSomeInitial = false;
-
-    explicit Elements(Index width) : width_(width) {}
-    Elements(const Elements& other) : width_(other.width_), size_(other.size_) {
-        for (const auto& block : other.blocks_) {
-            blocks_.push_back(std::make_unique<Block>(width_));
-            std::copy(std::begin(block->bottoms), std::end(block->bottoms), blocks_.back()->bottoms);
-            std::copy(block->values.get(), block->values.get() + kBlock * width_, blocks_.back()->values.get());
-        }
-    }
-    Elements& operator=(const Elements&) = delete;
-
-    Index size() const { return size_; }
-    double bottom(Index i) const { return blocks_[i / kBlock]->bottoms[i % kBlock]; }
-    const float* value(Index i) const { return blocks_[i / kBlock]->values.get() + i % kBlock * width_; }
-    static Index next(Index i) { return i - 1; }
-
-    void push(double bottom, const float* value) {
-        if (size_ / kBlock == Index(blocks_.size())) blocks_.push_back(std::make_unique<Block>(width_));
-        Block& block = *blocks_[size_ / kBlock];
-        block.bottoms[size_ % kBlock] = bottom;
-        copy<float>(block.values.get() + size_ % kBlock * width_, value, width_);
-        ++size_;
-    }
-
-    // Drops all elements above the first so many
-    void keep(Index count) {
-        size_ = count;
-        while (Index(blocks_.size()) > size_ / kBlock + 2) blocks_.pop_back();  // one spare, for a stack that goes to and fro
-    }
-
-    void clear() {
-        size_ = 0;
-        blocks_.clear();
-    }
-
-   private:
-    static constexpr Index kBlock = 1024;
-    struct Block {
-        explicit Block(Index width) : values(new float[kBlock * width]()) {}
-        double bottoms[kBlock] = {};
-        std::unique_ptr<float[]> values;
-    };
-    Index width_, size_ = 0;
-    std::vector<std::unique_ptr<Block>> blocks_;
-};
 
 // The weights, packed. Streams share one of these, which nothing changes.
 struct StreamModel {
     explicit StreamModel(const StreamCall& call)
-        : sizes{call.hidden, call.width, call.layers, 1},
+        : structure(call.structure), M(call.width), E(stream_ends(structure)),
+          sizes{call.hidden, E * M, call.layers, E},
           V(call.symbols), e(static_cast<float>(call.stretch)),
           encoder(sizes, V, call.encoder), decoder(sizes, V, call.decoder),
           ph(encoder.weights.ph), pr(encoder.weights.pr), po(padded<float>(call.outputs)), pv(padded<float>(V)),
@@ -120,6 +68,8 @@ struct StreamModel {
         return packed;
     }
 
+    const std::int64_t structure;
+    const Index M, E;
     const Sizes sizes;
     const Index V;
     const float e;
@@ -140,8 +90,9 @@ struct Guess {
 class Stream {
    public:
     explicit Stream(std::shared_ptr<const StreamModel> model)
-        : model_(std::move(model)), z_(4 * model_->ph), value_(model_->pr), gates_(padded<float>(2)), o_(model_->po),
-          scores_(model_->pv), elements_(model_->sizes.width) {
+        : model_(std::move(model)), z_(4 * model_->ph), value_(model_->pr), gates_(padded<float>(2 * model_->E)),
+          push_(model_->E), pop_(model_->E), o_(model_->po), scores_(model_->pv), last_(2 * model_->E),
+          memory_(stream_memory(model_->structure, model_->M)) {
         for (Index k = 0; k < model_->sizes.layers; ++k) {
             sources_.emplace_back(model_->encoder.weights.source(k));
             cells_.emplace_back(model_->ph);
@@ -151,21 +102,20 @@ class Stream {
 
     // The same place in the same string, from which the two go on for themselves
     Stream(const Stream& other)
-        : model_(other.model_), z_(4 * model_->ph), value_(model_->pr), gates_(padded<float>(2)), o_(model_->po),
-          scores_(model_->pv), height_(other.height_), push_(other.push_), pop_(other.pop_), decoding_(other.decoding_),
-          elements_(other.elements_) {
+        : model_(other.model_), z_(4 * model_->ph), value_(model_->pr), gates_(padded<float>(2 * model_->E)),
+          push_(other.push_), pop_(other.pop_), o_(model_->po), scores_(model_->pv), last_(other.last_),
+          decoding_(other.decoding_), memory_(other.memory_->copied()) {
         for (Index k = 0; k < model_->sizes.layers; ++k) {
             sources_.push_back(StreamModel::copied(other.sources_[k].data(), model_->encoder.weights.source(k)));
             cells_.push_back(StreamModel::copied(other.cells_[k].data(), model_->ph));
         }
         std::copy(std::begin(other.nearest_), std::end(other.nearest_), nearest_);
-        std::copy(std::begin(other.last_), std::end(other.last_), last_);
     }
     Stream& operator=(const Stream&) = delete;
 
     const std::shared_ptr<const StreamModel>& model() const { return model_; }
 
-    // Back to the trained h_0 and c_0, an empty read and an empty stack
+    // Back to the trained h_0 and c_0, an empty read and an empty memory
     void reset() {
         const Index H = model_->sizes.hidden;
         for (Index k = 0; k < model_->sizes.layers; ++k) {
@@ -173,10 +123,9 @@ class Stream {
             copy<float>(hidden(k), model_->hidden0.data() + k * H, H);
             copy<float>(cells_[k].data(), model_->cell0.data() + k * H, H);
         }
-        height_ = 0;
-        elements_.clear();
+        memory_->clear();
         std::fill(std::begin(nearest_), std::end(nearest_), std::numeric_limits<double>::infinity());
-        std::fill(std::begin(last_), std::end(last_), std::numeric_limits<double>::infinity());
+        std::fill(last_.begin(), last_.end(), std::numeric_limits<double>::infinity());
     }
 
     bool knows(std::int64_t symbol) const { return symbol >= 0 && symbol < model_->V; }
@@ -185,8 +134,9 @@ class Stream {
         const StreamModel::Cell& cell = decoding ? model_->decoder : model_->encoder;
         const Weights<float>& weights = cell.weights;
         const Index top = model_->sizes.layers - 1, ph = model_->ph, pr = model_->pr;
-        for (int gate = 0; gate < 2; ++gate) {  // what the step before did to the stack is read from here on
-            double& nearest = nearest_[2 * decoding_ + gate];
+        const Index gates = model_->sizes.gates();
+        for (Index gate = 0; gate < gates; ++gate) {  // what the step before did to the memory is read from here on
+            double& nearest = nearest_[2 * decoding_ + gate % 2];
             nearest = std::min(nearest, last_[gate]);
         }
         for (Index k = 0; k <= top; ++k) {
@@ -196,15 +146,19 @@ class Stream {
             lstm_cell<float>(z_.data(), z_.data(), cells_[k].data(), hidden(k), ph);
         }
         gate_inputs<float>(weights, hidden(top), nullptr, gates_.data());
-        for (int gate = 0; gate < 2; ++gate) last_[gate] = std::abs(double(gates_[gate]));
+        for (Index gate = 0; gate < gates; ++gate) last_[gate] = std::abs(double(gates_[gate]));
         decoding_ = decoding;
-        sigmoid_all<float>(gates_.data(), 2);
-        push_ = stretched_gate<float>(gates_[0], model_->e);
-        pop_ = stretched_gate<float>(gates_[1], model_->e);
+        sigmoid_all<float>(gates_.data(), gates);
+        for (Index end = 0; end < model_->E; ++end) {
+            push_[end] = stretched_gate<float>(gates_[2 * end], model_->e);
+            pop_[end] = stretched_gate<float>(gates_[2 * end + 1], model_->e);
+        }
         copy<float>(value_.data(), weights.value_bias.data(), pr);
         multiply<float>(1, value_.data(), 0, hidden(top), 0, weights.value, true);
         tanh_all<float>(value_.data(), pr);
-        stack();
+        float* const read = sources_[0].data();
+        clear<float>(read, model_->sizes.width);
+        memory_->step(push_.data(), pop_.data(), value_.data(), read);
     }
 
     // The most probable next symbol
@@ -228,45 +182,37 @@ class Stream {
         return best;
     }
 
-    // What an observer may see: push, pop, height and number of elements; the top layer's hidden state; the read
+    // What an observer may see: push and pop of each end, low, high and number of elements; the top layer's hidden state;
+    // the read
     void look(double* numbers, float* hidden_out, float* read) {
-        numbers[0] = push_;
-        numbers[1] = pop_;
-        numbers[2] = height_;
-        numbers[3] = static_cast<double>(elements_.size());
+        for (Index end = 0; end < model_->E; ++end) {
+            *numbers++ = push_[end];
+            *numbers++ = pop_[end];
+        }
+        numbers[0] = memory_->low();
+        numbers[1] = memory_->high();
+        numbers[2] = static_cast<double>(memory_->size());
         copy<float>(hidden_out, hidden(model_->sizes.layers - 1), model_->sizes.hidden);
         copy<float>(read, sources_[0].data(), model_->sizes.width);
     }
 
-    // How near to 0 the gates' pre-activations have come since `reset`: the encoder's push and pop, the decoder's. The
-    // last step's are left out, since nothing depends on them yet.
+    // How near to 0 the gates' pre-activations have come since `reset`: the encoder's push and pop, the decoder's, at any
+    // end. The last step's are left out, since nothing depends on them yet.
     void nearest(double* four) const { std::copy(std::begin(nearest_), std::end(nearest_), four); }
 
    private:
     float* hidden(Index k) { return sources_[k].data() + model_->encoder.weights.below(k); }
 
-    // Pop, push, read; the equations are in stack.h.
-    void stack() {
-        const double level = level_after_pop(height_, pop_);
-        elements_.keep(first_below(elements_, elements_.size() - 1, level) + 1);
-        elements_.push(level, value_.data());
-        height_ = level + push_;
-        float* const read = sources_[0].data();
-        clear<float>(read, model_->sizes.width);
-        walk_read(elements_, elements_.size() - 1, height_, 1, [&](Index i, double alpha, bool, Index) {
-            add_scaled<float>(read, static_cast<float>(alpha), elements_.value(i), model_->sizes.width);
-        });
-    }
-
     const std::shared_ptr<const StreamModel> model_;
     // the state, and scratch
     std::vector<Buffer<float>> sources_, cells_;
-    Buffer<float> z_, value_, gates_, o_, scores_;
-    double height_ = 0;
-    float push_ = 0, pop_ = 0;
-    double nearest_[4], last_[2];
+    Buffer<float> z_, value_, gates_;
+    std::vector<float> push_, pop_;  // of each end
+    Buffer<float> o_, scores_;
+    double nearest_[4];
+    std::vector<double> last_;  // how near to 0 the last step's gates were
     bool decoding_ = false;
-    Elements elements_;
+    std::unique_ptr<StreamMemory> memory_;
 };
 
 }  // namespace stackrev

@@ -1,9 +1,9 @@
-"""A whole stack-LSTM on one string of any length, without torch: symbols in, symbols out.
+"""A whole LSTM with a stack, queue or deque on one string of any length, without torch: symbols in, symbols out.
 
-The state stays in the kernel. The stack grows while the encoder reads and shrinks while the decoder writes: what is
+The state stays in the kernel. The memory grows while the encoder reads and shrinks while the decoder writes: what is
 popped is gone, so a million symbols take a few hundred megabytes.
 
-Sizes: V symbols, H hidden units, K layers, stack width M, O outputs.
+Sizes: V symbols, H hidden units, K layers, O outputs, values of width M at E ends (2 of a deque, else 1), R = E M.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, SupportsIndex
 
 from stackrev.errors import NativeError
-from stackrev.kernels.cpu.calls import UNKNOWN_SYMBOL, CellArrays, StreamCall
+from stackrev.kernels.cpu.calls import UNKNOWN_SYMBOL
 from stackrev.kernels.cpu.library import NATIVE
+from stackrev.kernels.cpu.stream_arrays import ENDS, stream_call
 from stackrev.kernels.cpu.stream_batch import answer
 
 if TYPE_CHECKING:
@@ -43,12 +44,14 @@ class Look(NamedTuple):
     """What there is to see after a step.
 
     Attributes:
-        push: d, in [0, 1].
-        pop: u, in [0, 1].
-        height: Of the stack.
-        elements: How many are on the stack.
+        push: d, in [0, 1]; of a deque, at the top.
+        pop: u, in [0, 1]; likewise.
+        height: How much there is in the memory.
+        elements: How many elements there are in it.
         hidden: H numbers, the top layer.
-        read: M numbers.
+        read: R numbers.
+        bottom_push: d at a deque's bottom; None if there is no other end.
+        bottom_pop: u, likewise.
     """
 
     push: float
@@ -57,6 +60,8 @@ class Look(NamedTuple):
     elements: int
     hidden: array[float]
     read: array[float]
+    bottom_push: float | None = None
+    bottom_pop: float | None = None
 
 
 class Stream:
@@ -69,10 +74,11 @@ class Stream:
 
     Args:
         weights: float32 arrays by the names of the configuration's `shapes`, as anything with the buffer protocol,
-            contiguous. For `encoder` and `decoder`: `.symbols` [V, 4H], `.recurrent.k` [M + H or 2H, 4H], `.bias.k`
-            [4H]; `controls.weight` [H, 2 + M], `controls.bias` [2 + M], and the same of `decoder_controls` if the
+            contiguous. For `encoder` and `decoder`: `.symbols` [V, 4H], `.recurrent.k` [R + H or 2H, 4H], `.bias.k`
+            [4H]; `controls.weight` [H, 2E + R], `controls.bias` [2E + R], and the same of `decoder_controls` if the
             decoder has its own; `initial_hidden`, `initial_cell` [K, H]; `output.weight` [O, H], `output.bias` [O],
             `logits.weight` [V, O], `logits.bias` [V]. They are copied.
+        structure: What the memory is: one of `stream_arrays.ENDS`.
         hidden: H.
         width: M.
         layers: K.
@@ -83,14 +89,23 @@ class Stream:
         ValueError: An array is missing or not of its size.
     """
 
-    def __init__(self, weights: Mapping[str, Buffer], *, hidden: int, width: int, layers: int, stretch: float) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, Buffer],
+        *,
+        hidden: int,
+        width: int,
+        layers: int,
+        stretch: float,
+        structure: str = "stack",
+    ) -> None:
         if NATIVE.library is None:
             raise NativeError(NATIVE.missing)
         if min(hidden, width, layers) < 1:
             raise ValueError("hidden, width and layers must be at least 1")
         library = _declare(NATIVE.library)
-        self._hidden, self._width = hidden, width
-        call, _kept = _stream_call(weights, hidden, width, layers, stretch)
+        self._hidden, self._width, self._ends = hidden, width, ENDS[structure]
+        call, _kept = stream_call(weights, structure, hidden, width, layers, stretch)
         self._native = _Native(library, library.stackrev_stream(ctypes.byref(call)))
 
     def __copy__(self) -> Self:
@@ -183,15 +198,15 @@ class Stream:
 
     def look(self) -> Look:
         """What there is to see after the last step."""
-        numbers = array("d", bytes(32))
-        hidden, read = array("f", bytes(4 * self._hidden)), array("f", bytes(4 * self._width))
+        numbers = array("d", bytes(8 * (2 * self._ends + 3)))
+        hidden, read = array("f", bytes(4 * self._hidden)), array("f", bytes(4 * self._ends * self._width))
         with self._native.turn() as native:
             native.call("look", *map(_address, (numbers, hidden, read)))
-        push, pop, height, elements = numbers
-        return Look(push, pop, height, int(elements), hidden, read)
+        push, pop, *bottom, low, high, elements = numbers
+        return Look(push, pop, high - low, int(elements), hidden, read, *bottom)
 
     def nearest(self) -> tuple[float, float, float, float]:
-        """How near to 0 the pre-activations of the encoder's push and pop and the decoder's have come in this string.
+        """How near to 0 the encoder's pushes and pops and the decoder's have come in this string, before the sigmoid.
 
         The last step does not count, since nothing depends on its gates yet. Infinite for a phase of no other steps.
         """
@@ -302,63 +317,6 @@ class _Native:
 
 _ONE_EACH = "give each thread a stream of its own: stream.fresh(), or copy.copy(stream)"
 _MOST = (1 << 31) - 1
-
-
-def _stream_call(
-    weights: Mapping[str, Buffer], hidden: int, width: int, layers: int, stretch: float
-) -> tuple[StreamCall, _Arrays]:
-    """The call's structure, and what must stay alive until it returns."""
-    arrays = _Arrays(weights)
-    symbols, outputs = arrays.count("logits.bias"), arrays.count("output.bias")
-    call = StreamCall(hidden, width, layers, symbols, outputs, stretch)
-    own = "decoder_controls.weight" in weights
-    for phase, controls in (("encoder", "controls"), ("decoder", "decoder_controls" if own else "controls")):
-        recurrent = [(width if k == 0 else hidden) + hidden for k in range(layers)]
-        matrices = [arrays.take(f"{phase}.recurrent.{k}", rows * 4 * hidden) for k, rows in enumerate(recurrent)]
-        biases = [arrays.take(f"{phase}.bias.{k}", 4 * hidden) for k in range(layers)]
-        cell = CellArrays(
-            arrays.take(f"{phase}.symbols", symbols * 4 * hidden),
-            *(arrays.list(matrices), arrays.list(biases)),
-            *(arrays.take(f"{controls}.weight", hidden * (2 + width)), arrays.take(f"{controls}.bias", 2 + width)),
-        )
-        setattr(call, phase, cell)
-    call.hidden0 = arrays.take("initial_hidden", layers * hidden)
-    call.cell0 = arrays.take("initial_cell", layers * hidden)
-    call.output = arrays.take("output.weight", outputs * hidden)
-    call.output_bias = arrays.take("output.bias", outputs)
-    call.logits = arrays.take("logits.weight", symbols * outputs)
-    call.logits_bias = arrays.take("logits.bias", symbols)
-    return call, arrays
-
-
-class _Arrays:
-    """Checks the sizes of buffers, gives their addresses, and keeps them alive."""
-
-    def __init__(self, weights: Mapping[str, Buffer]) -> None:
-        self._views = {name: memoryview(buffer).cast("B") for name, buffer in weights.items()}
-        self._kept: list[object] = []
-
-    def count(self, name: str) -> int:
-        """How many numbers an array has."""
-        if name not in self._views:
-            raise ValueError(f"the weights lack {name}")
-        return self._views[name].nbytes // 4
-
-    def take(self, name: str, count: int) -> int:
-        if self.count(name) != count or self._views[name].nbytes != 4 * count:
-            raise ValueError(f"{name} has {self._views[name].nbytes} bytes, not {count} float32 numbers")
-        view = self._views[name]
-        if view.readonly:
-            # ctypes takes the address of writable memory only
-            view = memoryview(bytearray(view))
-        numbers = (ctypes.c_char * view.nbytes).from_buffer(view)
-        self._kept.append(numbers)
-        return ctypes.addressof(numbers)
-
-    def list(self, addresses: Sequence[int]) -> int:
-        pointers = (ctypes.c_void_p * len(addresses))(*addresses)
-        self._kept.append(pointers)
-        return ctypes.addressof(pointers)
 
 
 def _symbols(symbols: Sequence[int]) -> array[int]:

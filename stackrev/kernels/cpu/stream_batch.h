@@ -59,13 +59,17 @@ class RowElements {
 class StreamBatch {
    public:
     StreamBatch(const StreamModel& model, const AnswerCall& call)
-        : model_(model), a_(call), B(std::min<Index>(call.count, kChunkRows)), ph(model.ph), pm(model.pr), z_(B * 4 * ph),
-          values_(B * pm), gates_(padded<float>(2 * B)), o_(B * model.po), scores_(B * model.pv), logits_bias_(model.pv) {
+        : model_(model), a_(call), B(std::min<Index>(call.count, kChunkRows)), ph(model.ph), pr(model.pr), z_(B * 4 * ph),
+          values_(B * pr), gates_(padded<float>(model.sizes.gates() * B)), o_(B * model.po), scores_(B * model.pv),
+          logits_bias_(model.pv) {
         for (Index k = 0; k < model.sizes.layers; ++k) {
             sources_.emplace_back(B * model.encoder.weights.source(k));
             cells_.emplace_back(B * ph);
         }
-        for (Index i = 0; i < B; ++i) rows_.push_back({{}, 0, RowElements(model.sizes.width)});
+        for (Index i = 0; i < B; ++i) {
+            auto memory = model.structure == kStreamStack ? nullptr : stream_memory(model.structure, model.M);
+            rows_.push_back({{}, 0, RowElements(model.M), std::move(memory)});
+        }
         std::fill(logits_bias_.data(), logits_bias_.data() + model.pv, std::numeric_limits<float>::lowest());
         copy<float>(logits_bias_.data(), model.logits_bias.data(), model.V);
     }
@@ -97,6 +101,7 @@ class StreamBatch {
         String string;
         double height;
         RowElements elements;
+        std::unique_ptr<StreamMemory> memory;  // of what is no stack; a stack has elements and height
         std::int32_t fed = 0;
     };
 
@@ -105,7 +110,7 @@ class StreamBatch {
         return sources_[k].data() + i * weights.source(k) + weights.below(k);
     }
 
-    // The trained h_0 and c_0, an empty read and an empty stack
+    // The trained h_0 and c_0, an empty read and an empty memory
     void start(Index i, const String& string) {
         const Index H = model_.sizes.hidden;
         for (Index k = 0; k < model_.sizes.layers; ++k) {
@@ -116,6 +121,7 @@ class StreamBatch {
             copy<float>(cells_[k].data() + i * ph, model_.cell0.data() + k * H, H);
         }
         rows_[i].string = string;
+        if (rows_[i].memory) return rows_[i].memory->clear();
         rows_[i].height = 0;
         rows_[i].elements.keep(0);
         rows_[i].elements.reserve(string.length + 1);
@@ -180,22 +186,35 @@ class StreamBatch {
         }
     }
 
-    // The gates; the values, if any row pushes; the stacks
+    // The gates; the values, if any row pushes; the memories
     void controls(const Weights<float>& weights, Index rows) {
-        const Index top = model_.sizes.layers - 1;
-        for (Index i = 0; i < rows; ++i) gate_inputs<float>(weights, hidden(top, i), nullptr, gates_.data() + 2 * i);
-        sigmoid_all<float>(gates_.data(), 2 * rows);
+        const Index top = model_.sizes.layers - 1, gates = model_.sizes.gates();
+        for (Index i = 0; i < rows; ++i) gate_inputs<float>(weights, hidden(top, i), nullptr, gates_.data() + gates * i);
+        sigmoid_all<float>(gates_.data(), gates * rows);
         bool pushing = false;
-        for (Index i = 0; i < 2 * rows; ++i) {
+        for (Index i = 0; i < gates * rows; ++i) {
             gates_[i] = stretched_gate<float>(gates_[i], model_.e);
             pushing = pushing || (i % 2 == 0 && gates_[i] != 0);
         }
         if (pushing) {
-            for (Index i = 0; i < rows; ++i) copy<float>(values_.data() + i * pm, weights.value_bias.data(), pm);
-            multiply<float, true>(rows, values_.data(), pm, hidden(top, 0), weights.source(top), weights.value, true);
-            tanh_all<float>(values_.data(), rows * pm);
+            for (Index i = 0; i < rows; ++i) copy<float>(values_.data() + i * pr, weights.value_bias.data(), pr);
+            multiply<float, true>(rows, values_.data(), pr, hidden(top, 0), weights.source(top), weights.value, true);
+            tanh_all<float>(values_.data(), rows * pr);
         }
-        for (Index i = 0; i < rows; ++i) stack(i, gates_[2 * i], gates_[2 * i + 1]);
+        for (Index i = 0; i < rows; ++i) {
+            rows_[i].memory ? memory(i) : stack(i, gates_[2 * i], gates_[2 * i + 1]);
+        }
+    }
+
+    void memory(Index i) {
+        float push[kMostEnds], pop[kMostEnds];
+        for (Index end = 0; end < model_.E; ++end) {
+            push[end] = gates_[2 * (i * model_.E + end)];
+            pop[end] = gates_[2 * (i * model_.E + end) + 1];
+        }
+        float* const read = sources_[0].data() + i * model_.encoder.weights.source(0);
+        clear<float>(read, model_.sizes.width);
+        rows_[i].memory->step(push, pop, values_.data() + i * pr, read);
     }
 
     // Pop, push, read. An element of strength 0 changes no read, now or later, and is left out.
@@ -203,7 +222,7 @@ class StreamBatch {
         RowElements& elements = rows_[i].elements;
         const double level = level_after_pop(rows_[i].height, pop);
         elements.keep(first_below(elements, elements.size() - 1, level) + 1);
-        if (push != 0) elements.push(level, values_.data() + i * pm);
+        if (push != 0) elements.push(level, values_.data() + i * pr);
         const double height = rows_[i].height = level + push;
         float* const read = sources_[0].data() + i * model_.encoder.weights.source(0);
         clear<float>(read, model_.sizes.width);
@@ -254,10 +273,10 @@ class StreamBatch {
 
     const StreamModel& model_;
     const AnswerCall& a_;
-    const Index B, ph, pm;
+    const Index B, ph, pr;
     std::vector<Row> rows_;
     std::vector<Buffer<float>> sources_, cells_;    // a layer [B, source], [B, ph]
-    Buffer<float> z_, values_, gates_, o_, scores_;  // [B, 4 ph], [B, pm], [B, 2], [B, po], [B, pv]
+    Buffer<float> z_, values_, gates_, o_, scores_;  // [B, 4 ph], [B, pr], [B, 2], [B, po], [B, pv]
     Buffer<float> logits_bias_;                      // [pv], lowest where there is no symbol
 };
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stackrev.kernels.cpu.calls import MemoryArrays, MemoryCall, MemoryGradientArrays, MemoryGradientCall
 from stackrev.kernels.cpu.memory import contiguous, new_empty
-from stackrev.kernels.cpu.operators import Operator, call, pointer
+from stackrev.kernels.cpu.operators import Operator, call, pointer, unwatched
 
 
 class Arguments(NamedTuple):
@@ -253,6 +253,49 @@ def _operator(name: str, layout: Layout) -> Operator:
 STACK_OPERATOR, QUEUE_OPERATOR, DEQUE_OPERATOR = (
     _operator(*structure) for structure in (("stack", STACK), ("queue", QUEUE), ("deque", DEQUE))
 )
+
+
+def joined(older: Tensor, *values: Tensor) -> Tensor:
+    """The values of N elements, then of those that T steps add at each of E ends, [N + E T, B, M].
+
+    They are the structure's own, whatever becomes of the caller's; or the caller's, if autograd watches over these.
+
+    Args:
+        older: [N, B, M].
+        values: E times [T, B, M].
+    """
+    differentiated = torch.is_grad_enabled() and any(each.requires_grad for each in (older, *values))
+    if len(values) == 1 and older.shape[0] == 0 and differentiated:
+        return values[0]
+    if not unwatched((older, *values)):
+        return torch.cat([older, torch.stack(values, 1).flatten(0, 1)])
+    if not differentiated:
+        return _join(older, *values)
+    together: Tensor = _Joined.apply(older, *values)  # type: ignore[no-untyped-call]
+    return together
+
+
+def _join(older: Tensor, *values: Tensor) -> Tensor:
+    count, ends = older.shape[0], len(values)
+    together = new_empty(older, count + ends * values[0].shape[0], *values[0].shape[1:])
+    together[:count] = older
+    for end, each in enumerate(values):
+        together[count + end :: ends] = each
+    return together
+
+
+class _Joined(torch.autograd.Function):
+    """`joined` in memory that is used again, where torch would take fresh memory; gradients are views."""
+
+    @staticmethod
+    def forward(ctx: Any, older: Tensor, *values: Tensor) -> Tensor:
+        ctx.count, ctx.ends = older.shape[0], len(values)
+        return _join(older, *values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        (g,) = grads
+        return g[: ctx.count], *(g[ctx.count + end :: ctx.ends] for end in range(ctx.ends))
 
 
 def neural_stack(
