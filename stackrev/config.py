@@ -320,8 +320,15 @@ class TrainingConfig(Settings):
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON values."""
-    raw: dict[str, Any] = dataclasses.asdict(config)
+    raw: dict[str, Any] = _plain(dataclasses.asdict(config))
     return raw
+
+
+def _plain(value: Any) -> Any:
+    """A value with lists for tuples, as JSON has it."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def from_dict(cls: type[_T], raw: object, *, where: str = "config") -> _T:

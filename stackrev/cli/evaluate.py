@@ -36,7 +36,7 @@ from stackrev.cli.help_pages import OUTPUT, STRINGS, App
 from stackrev.cli.output import Output
 from stackrev.config import LengthRange
 from stackrev.errors import CheckpointError
-from stackrev.tasks.data import task_of
+from stackrev.tasks.data import PairsConfig, task_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,7 +120,7 @@ def evaluate(
 
     names = model or [DEFAULT_MODEL]
     if data is None:
-        strings: _Strings = _Drawn(lengths or DEFAULT_LENGTHS, samples or DEFAULT_SAMPLES, seed)
+        strings: _Strings = _Drawn(lengths, samples, seed)
     else:
         strings = _Read(data, lengths, samples)
     where = find_device(device)
@@ -161,7 +161,17 @@ def _proved(checkpoint: Checkpoint, output: Output) -> Mapping[str, float] | Non
 
 
 class _Strings(Protocol):
-    """Where the strings come from: the same for every model, a piece at a time."""
+    """Where the strings come from: the same for every model of a task, a piece at a time.
+
+    Attributes:
+        path: The data file; None if strings are drawn.
+        lengths: The lengths that are asked for; None if none are.
+        samples: How many strings are; None if no number is.
+    """
+
+    path: Path | None
+    lengths: LengthRange | None
+    samples: int | None
 
     def total(self, task: Task, output: Output) -> int | None:
         """How many symbols there are to go through, if that is known before."""
@@ -179,9 +189,12 @@ class _Strings(Protocol):
 class _Drawn:
     """Strings drawn by a seed."""
 
-    def __init__(self, lengths: LengthRange, samples: int, seed: int) -> None:
-        sizes.require_draw(lengths, samples)
-        self._lengths, self._samples, self._seed = lengths, samples, seed
+    path: Path | None = None
+
+    def __init__(self, lengths: LengthRange | None, samples: int | None, seed: int) -> None:
+        self.lengths, self.samples, self._seed = lengths, samples, seed
+        self._lengths, self._samples = lengths or DEFAULT_LENGTHS, samples or DEFAULT_SAMPLES
+        sizes.require_draw(self._lengths, self._samples)
         self._draws: dict[str, Drawn] = {}
 
     def total(self, task: Task, output: Output) -> int:
@@ -199,7 +212,10 @@ class _Drawn:
         return self._draws[task.name]
 
     def label(self, totals: Totals) -> str:
-        return str(self._lengths)
+        shortest, longest = totals.lengths
+        if self._lengths.minimum <= shortest and longest <= self._lengths.maximum:
+            return str(self._lengths)
+        return str(LengthRange(minimum=shortest, maximum=longest))
 
     def require_memory(self, model: Reverser[Any]) -> None:
         sizes.require_scoring(model, self._lengths.maximum)
@@ -209,7 +225,9 @@ class _Read:
     """The strings of a data file, of the wanted lengths, and no more than wanted."""
 
     def __init__(self, path: Path, lengths: LengthRange | None, samples: int | None) -> None:
-        self._path, self._lengths, self._samples = path, lengths, samples
+        self.path: Path | None = path
+        self.lengths, self.samples = lengths, samples
+        self._path = path
 
     def total(self, task: Task, output: Output) -> None:
         return None
@@ -219,11 +237,11 @@ class _Read:
 
         size = {"symbols": PIECE_SYMBOLS, "strings": PIECE_STRINGS}
         found = False
-        for piece in examples.read(self._path, lengths=self._lengths, most=self._samples, task=task, **size):
+        for piece in examples.read(self._path, lengths=self.lengths, most=self.samples, task=task, **size):
             found = True
             yield piece
         if not found:
-            message = f"{self._path} has no strings of {self._lengths} symbols"
+            message = f"{self._path} has no strings of {self.lengths} symbols"
             raise UsageError(message, hint="leave out --lengths to use all of it")
 
     def label(self, totals: Totals) -> str:
@@ -238,15 +256,40 @@ def _score(name: str, checkpoint: Checkpoint, strings: _Strings, output: Output,
     from stackrev.evaluation.scoring import score, symbols_of
     from stackrev.evaluation.totals import Totals
 
-    model, task = checkpoint.model, task_of(checkpoint.config.data)
-    totals, total = Totals(), strings.total(task, output)
+    model, config, totals = checkpoint.model, checkpoint.config.data, Totals()
+    if isinstance(config, PairsConfig):
+        task, pieces = _pairs(config, strings)
+        total = None
+    else:
+        task = task_of(config)
+        pieces, total = strings.pieces(task), strings.total(task, output)
     with output.progress(name, total=total) as bar:
-        for piece in strings.pieces(task):
+        for piece in pieces:
             sizes.require_scoring(model, max(map(len, piece)))
             if total is None:
                 bar.expect(symbols_of(piece))
             totals.add(score(model, piece, task=task, margins=margins, on_progress=bar))
     return totals
+
+
+def _pairs(config: PairsConfig, strings: _Strings) -> tuple[Task, Iterator[list[Tensor]]]:
+    """What a model of pairs is tested on: those of a file, or those that its own file holds out to test with."""
+    import torch
+
+    from stackrev.storage import pairs
+
+    task: Task
+    if strings.path is not None:
+        task, inputs = pairs.read_examples(strings.path, config)
+        sources = [torch.tensor(each, dtype=torch.int64) for each in inputs]
+    else:
+        task = pairs.open_task(config)
+        sources = (task.held_out() or ([], []))[1]
+    if (wanted := strings.lengths) is not None:
+        sources = [each for each in sources if wanted.minimum <= len(each) <= wanted.maximum]
+    if not sources:
+        raise UsageError(f"there are no pairs of {wanted} symbols to test on", hint="leave out --lengths")
+    return task, iter([sources[: strings.samples]])
 
 
 def _result(

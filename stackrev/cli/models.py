@@ -229,18 +229,21 @@ def _evaluate(folder: Path, *, on_progress: Any) -> Mapping[str, Any]:
     from stackrev.evaluation.scoring import score_held_out, symbols_of
     from stackrev.models import load
     from stackrev.models.certification import check_stored
+    from stackrev.storage.pairs import open_task
     from stackrev.tasks.batches import held_out
 
     check_stored(folder)
     checkpoint = load(folder)
-    done, total = 0, sum(map(symbols_of, held_out(checkpoint.config.data)))
+    data = checkpoint.config.data
+    task = open_task(data)
+    done, total = 0, sum(map(symbols_of, held_out(data, task)))
 
     def count(advance: int) -> None:
         nonlocal done
         done += advance
         on_progress("evaluate", done, total)
 
-    return score_held_out(checkpoint.model, checkpoint.config.data, on_progress=count)
+    return score_held_out(checkpoint.model, data, task, on_progress=count)
 
 
 @contextmanager

@@ -164,6 +164,9 @@ def lengths(
         checkpoint = load_model(name)
         sizes.require_scoring(checkpoint.model, wanted[-1])
         trained = trained or checkpoint.config.data.lengths
+        if not task_of(checkpoint.config.data).knows:
+            hint = "stackrev evaluate --by-length scores the pairs of its file"
+            raise UsageError(f"nobody knows the right answers of {name} at other lengths", hint=hint)
         task, generator = task_of(checkpoint.config.data), torch.Generator().manual_seed(seed)
         strings = [
             string

@@ -20,7 +20,9 @@ from stackrev.config import settings as declared
 from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import SECTIONS, Config, settings_of
-from stackrev.tasks.data import DataConfig
+from stackrev.tasks import TASKS
+from stackrev.tasks.data import DataConfig, PairsConfig, data_class, with_task
+from stackrev.tasks.pairs import Pairs
 
 _ORDER = ("model", "training", "data")  # of the sections on a help page
 
@@ -47,7 +49,7 @@ TaskOption = Annotated[
         "--task",
         help="The task.",
         rich_help_panel=STRINGS,
-        **values.choice("--task", _TASK.choices, aliases=tuple(_TASK.aliases)),
+        **values.choice("--task", tuple(TASKS), aliases=tuple(_TASK.aliases)),
     ),
 ]
 """The option of the task, where no run is configured."""
@@ -80,11 +82,13 @@ def _options() -> dict[str, _Option]:
     """Every setting of every kind of model that is an option, by name, in the order of a help page."""
     found: dict[str, dict[str, _Option]] = {section: {} for section in _ORDER}
     for kind in KINDS:
-        config = Config.default(kind)
-        for name, (section, setting) in settings_of(config).items():
-            if setting.option:
-                entry = found[section].setdefault(name, _Option(setting, section, {}))
-                entry.defaults[kind] = getattr(getattr(config, section), name)
+        default = Config.default(kind)
+        pairs = Config.fitted(data=with_task(default.data, Pairs.name), model=default.model, training=default.training)
+        for config in (default, pairs):
+            for name, (section, setting) in settings_of(config).items():
+                if setting.option:
+                    entry = found[section].setdefault(name, _Option(setting, section, {}))
+                    entry.defaults.setdefault(kind, getattr(getattr(config, section), name))
     return {name: entry for section in found.values() for name, entry in section.items()}
 
 
@@ -125,6 +129,8 @@ def _parameter(name: str) -> inspect.Parameter:
         more = values.choice(option(name), setting.choices, aliases=tuple(setting.aliases))
     elif setting.type is LengthRange:
         more = {"metavar": "MIN-MAX", "parser": LengthRange.parse}
+    elif setting.type is str:
+        more = {"metavar": "FILE"}
     elif setting.type is not bool:
         more = values.number(option(name), setting)
     names = _switch(name) if setting.type is bool else option(name)
@@ -182,8 +188,15 @@ def configure(base: Config, given: Given) -> Config:
         given: Settings by name.
 
     Raises:
-        ConfigError: A value is out of range, or the kind of model has no such setting.
+        ConfigError: A value is out of range, or the kind of model or the task has no such setting.
+        DataError: A file of pairs cannot be read, or is not one.
     """
+    task = given.get("task", base.data.task)
+    foreign_data = declared(PairsConfig).keys() - declared(data_class(task)).keys()
+    if other := next((name for name in given if name in foreign_data), None):
+        raise ConfigError(f"the task {task} has no {option(other)}", hint="it goes with --task pairs")
+    data = with_task(base.data, task)
+    base = Config.fitted(data=data, model=base.model, training=base.training)
     ours = settings_of(base)
     if foreign := next((name for name in given if name not in ours), None):
         kinds = " and ".join(_OPTIONS[foreign].defaults)
@@ -193,6 +206,11 @@ def configure(base: Config, given: Given) -> Config:
     for name, value in given.items():
         changes[ours[name][0]][name] = value
     sections = {section: dataclasses.replace(getattr(base, section), **changes[section]) for section in SECTIONS}
+    data = sections["data"]
+    if isinstance(data, PairsConfig) and not data.symbols:
+        from stackrev.storage import pairs
+
+        sections["data"] = pairs.complete(data, given=given)
     return Config.fitted(**sections)
 
 

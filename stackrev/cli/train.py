@@ -87,7 +87,6 @@ def train(
 
     with out.busy("loading"):
         from stackrev.evaluation.scoring import symbols_of
-        from stackrev.tasks.batches import held_out
         from stackrev.training.runs import Run, certify, measure
 
     if config is None:
@@ -107,14 +106,19 @@ def train(
         out.hint(f"stackrev train --resume --output {shlex.quote(str(folder))} goes on")
         raise typer.Exit(130)
     with out.busy("proving the saved file"):
-        proof = certify(folder) if run.config.training.settle == "certified" else None
-    total = sum(map(symbols_of, held_out(run.config.data)))
+        proof = certify(folder) if _to_prove(run) else None
+    total = sum(map(symbols_of, run.trainer.held_out))
     with out.progress("scoring the saved file", total=total) as advance:
         scores = measure(folder, on_progress=advance)
     out.result(_result(run, scores, proof), lambda: _print_summary(out, run, scores, proof))
     if run.trainer.progress.solved_batch is None:
         out.note(f"the run ended unsolved: after {run.trainer.progress.batch} batches not every string was right")
         out.hint(_advice(run.config, run.folder))
+
+
+def _to_prove(run: Run) -> bool:
+    """Whether the run is to end with a proof: if it settles for one, and its task has one."""
+    return run.config.training.settle == "certified" and run.trainer.task.certifiable
 
 
 def _train(run: Run, *, quiet: bool) -> bool:
@@ -158,6 +162,7 @@ def _advice(config: Config, folder: Path) -> str:
 _INNOCENT = (
     *("batches", "check_every", "settle", "settle_batches", "settle_temperature", "recurrent_l1"),
     *("device", "held_out_seed", "held_out_samples", "lengths", "test_lengths"),
+    *("task", "data", "validation", "test", "tokens"),
 )
 """Settings that do not keep a run from learning, or that are named anyway."""
 

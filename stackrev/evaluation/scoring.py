@@ -100,21 +100,27 @@ class Scores:
 
 
 def score_held_out(
-    model: Transducer, data: DataConfig, *, on_progress: Callable[[int], object] | None = None
+    model: Transducer,
+    data: DataConfig,
+    task: Task | None = None,
+    *,
+    on_progress: Callable[[int], object] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """What a model scores on the held-out strings of a configuration.
 
     Args:
         model: The model.
         data: What is held out.
+        task: Its task, where that has been opened.
         on_progress: As for `score`, over both sets.
 
     Returns:
         For each range of lengths, such as "65-128", an object with `coarse`, `fine`, `samples` and `seed`.
     """
     scores = {}
-    for lengths, strings in zip((data.lengths, data.test_lengths), held_out(data), strict=True):
-        result = score(model, strings, task=task_of(data), on_progress=on_progress)
+    task = task or task_of(data)
+    for lengths, strings in zip((data.lengths, data.test_lengths), held_out(data, task), strict=True):
+        result = score(model, strings, task=task, on_progress=on_progress)
         scores[str(lengths)] = {
             "coarse": result.coarse,
             "fine": result.fine,

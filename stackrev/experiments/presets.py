@@ -9,8 +9,10 @@ from typing import Any
 from stackrev.config import LengthRange, settings, to_dict
 from stackrev.errors import ConfigError, did_you_mean
 from stackrev.kinds.config import Config, read_config
+from stackrev.storage.pairs import complete
 from stackrev.tasks import TASKS
-from stackrev.tasks.data import DataConfig
+from stackrev.tasks.data import DataConfig, PairsConfig, with_task
+from stackrev.tasks.pairs import Pairs
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -72,7 +74,12 @@ def configure(kind: str, changes: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: A name is unknown or a value wrong.
     """
-    raw = to_dict(Config.default(kind))
+    aliases, task = settings(DataConfig)["task"].aliases, changes.get("task", changes.get("data.task"))
+    default = Config.default(kind)
+    if task == Pairs.name:
+        data = with_task(default.data, Pairs.name)
+        default = Config.fitted(data=data, model=default.model, training=default.training)
+    raw = to_dict(default)
     for key, value in changes.items():
         section, dot, name = key.partition(".")
         if not dot:
@@ -82,12 +89,16 @@ def configure(kind: str, changes: Mapping[str, Any]) -> Config:
             hint = did_you_mean(name, [each for section in raw.values() for each in section])
             raise ConfigError(f"there is no setting {key!r}", hint=hint)
         raw[section][name] = _lengths(value) if name.endswith("lengths") else value
-    aliases, task = settings(DataConfig)["task"].aliases, raw["data"]["task"]
+    task = raw["data"]["task"]
     if isinstance(task, str):
         raw["data"]["task"] = task = aliases.get(task, task)
     if isinstance(task, str) and task in TASKS:
         raw["model"]["vocabulary_size"] = TASKS[task].size
-    return read_config(raw)
+    config = read_config(raw)
+    if isinstance(config.data, PairsConfig):
+        found = complete(config.data, given={name.removeprefix("data.") for name in changes})
+        config = Config.fitted(data=found, model=config.model, training=config.training)
+    return config
 
 
 def _lengths(value: Any) -> Any:

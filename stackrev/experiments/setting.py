@@ -38,6 +38,8 @@ class ExperimentSetting:
 
     def __post_init__(self) -> None:
         task, length = task_of(self.config.data), self.asked.get("runs_of_each")
+        if self.asked.get("exact") and not task.knows:
+            raise ConfigError(f"nobody knows the answers of {task.name} at other lengths", hint="leave out --exact")
         if length and not (task.uniform and length % task.length_step == 0):
             raise ConfigError(
                 f"{task.name} has no string of {length:,} times one symbol", hint="leave out --runs-of-each"

@@ -11,7 +11,7 @@ from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS, kind_of
 from stackrev.kinds.base import BaselineConfig, ModelConfig
 from stackrev.kinds.stack_lstm import StackLSTMConfig
-from stackrev.tasks.data import DataConfig, task_of
+from stackrev.tasks.data import DataConfig, read_data, task_of
 
 VERSION = 2
 """Version 1 of a stored configuration had every kind's settings in each model, and one name for two widths."""
@@ -33,7 +33,7 @@ def read_model(raw: object, where: str) -> ModelConfig:
 class Config:
     """Everything that determines a run: the same Config on the same machine gives the same weights."""
 
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(default_factory=DataConfig, metadata={READER: read_data})
     model: ModelConfig = field(default_factory=StackLSTMConfig, metadata={READER: read_model})
     training: TrainingConfig = field(default_factory=TrainingConfig)
 

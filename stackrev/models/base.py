@@ -24,6 +24,7 @@ from stackrev.models.initial import blank
 from stackrev.models.loading import load
 from stackrev.readout import ReadOutWeights, pack, read_out
 from stackrev.storage import checkpoints
+from stackrev.storage.pairs import open_task
 from stackrev.structures.bounds import Controllers
 from stackrev.tasks.batches import Batch
 
@@ -174,7 +175,8 @@ class Reverser(nn.Module, Generic[State]):
         def evaluate(folder: Path) -> Mapping[str, Any]:
             check_stored(folder)
             checkpoint = load(folder)  # what is told is measured on the file that is sent
-            return score_held_out(checkpoint.model, checkpoint.config.data)
+            data = checkpoint.config.data
+            return score_held_out(checkpoint.model, data, open_task(data))
 
         with tempfile.TemporaryDirectory(prefix="stackrev-") as scratch:
             checkpoints.save(Path(scratch), self.state_dict(), config or Config(model=self.config))

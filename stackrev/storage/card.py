@@ -17,6 +17,7 @@ from typing import Any
 from stackrev.config import to_dict
 from stackrev.errors import CheckpointError
 from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
 from stackrev.storage.format import HISTORY, Description, as_unicode, parse_json, results
 from stackrev.tasks import REVERSAL
 from stackrev.tasks.data import task_of
@@ -59,9 +60,17 @@ def model_card(name: str, description: Description, history: bytes = b"", *, cer
         scores=_fill("scores.md", rows="\n".join(rows)) + "\n\n" if measured else "",
         certified=_fill("certified.md", argument=argument) + "\n\n" if certified else "",
         trained=f"Trained for {trained}.\n\n" if trained else "",
-        configuration=json.dumps(to_dict(config), indent=2),
+        configuration=json.dumps(_shown(config), indent=2),
         command="" if command is None else f"\nMade by:\n\n    {_plain(command)}\n",
     )
+
+
+def _shown(config: Config) -> dict[str, Any]:
+    """The configuration as the card has it: without a list of all symbols, which may be long."""
+    raw = to_dict(config)
+    if "symbols" in raw["data"]:
+        raw["data"]["symbols"] = f"{len(raw['data']['symbols']):,} {raw['data']['tokens']}, see config.json"
+    return raw
 
 
 def cut(share: float) -> str:

@@ -94,8 +94,15 @@ class Task:
         import torch
 
         rows = strings.T.tolist()
-        found = [torch.tensor(self.answer(row[:length])) for row, length in zip(rows, lengths.tolist(), strict=True)]
+        found = [
+            torch.tensor(self.answer(row[:length]), dtype=torch.int64)
+            for row, length in zip(rows, lengths.tolist(), strict=True)
+        ]
         return torch.nn.utils.rnn.pad_sequence(found).long(), torch.tensor([len(each) for each in found])
+
+    def held_out(self) -> tuple[list[Tensor], list[Tensor]] | None:
+        """The sources to validate and to test with, where the task has its own; None if they are drawn."""
+        return None
 
     def draw(self, lengths: LengthRange, samples: int, generator: torch.Generator) -> list[Tensor]:
         """Draw sources: a length, uniform over those in the range, then symbols, uniform over the vocabulary.

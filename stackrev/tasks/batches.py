@@ -17,9 +17,9 @@ from torch import Tensor
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
 from stackrev.kernels.defaults import torch_defaults
-from stackrev.tasks import REVERSAL, TASKS, vocabulary
+from stackrev.tasks import REVERSAL, vocabulary
 from stackrev.tasks.base import Task
-from stackrev.tasks.data import DataConfig
+from stackrev.tasks.data import DataConfig, task_of
 from stackrev.tasks.strings import draw_lengths
 
 _T = TypeVar("_T")
@@ -130,19 +130,26 @@ def _bytes(ids: Sequence[int]) -> bytes:
 
 
 @torch_defaults()
-def held_out(config: DataConfig) -> HeldOut:
+def held_out(config: DataConfig, task: Task | None = None) -> HeldOut:
     """The validation and test sets of a configuration; the same for the same seed, whatever the run.
+
+    Args:
+        config: The configuration.
+        task: Its task, where that has been opened (see `storage.pairs.open_task`).
 
     Raises:
         DataError: They have more symbols than can be held in memory.
     """
+    task = task or task_of(config)
+    if (own := task.held_out()) is not None:
+        return HeldOut(*own)
     longest = max(config.lengths.maximum, config.test_lengths.maximum)
     if longest * config.held_out_samples > MOST_SYMBOLS:
         raise DataError(
             f"{config.held_out_samples:,} held-out strings of up to {longest:,} symbols are too many",
             hint="hold out fewer, or shorter ones",
         )
-    generator, task = torch.Generator().manual_seed(config.held_out_seed), TASKS[config.task]
+    generator = torch.Generator().manual_seed(config.held_out_seed)
     validation = task.draw(config.lengths, config.held_out_samples, generator)
     return HeldOut(validation, task.draw(config.test_lengths, config.held_out_samples, generator))
 

@@ -82,7 +82,7 @@ class Vocabulary:
         """A text as the words, or the characters, that the vocabulary has symbols for."""
         if self.words:
             return text.split()
-        if text.isascii() or self.characters:
+        if text.isascii() or (self.names and self.characters):
             return list(text)
         from stackrev.tasks.graphemes import clusters
 

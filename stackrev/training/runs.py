@@ -30,8 +30,8 @@ from stackrev.models import load
 from stackrev.models.certification import certify_run
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
+from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import held_out
-from stackrev.tasks.data import task_of
 from stackrev.training import state as states
 from stackrev.training.state import STATE, State
 from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer, resolve_device
@@ -287,10 +287,10 @@ def measure(folder: Path, *, on_progress: Callable[[int], object] | None = None)
     with _locked(folder) as lock:
         checkpoint = load(folder)
         data = checkpoint.config.data
-        sets = zip((data.lengths, data.test_lengths), held_out(data), strict=True)
+        task = open_task(data)
+        sets = zip((data.lengths, data.test_lengths), held_out(data, task), strict=True)
         scores = {
-            str(lengths): score(checkpoint.model, each, task=task_of(data), on_progress=on_progress)
-            for lengths, each in sets
+            str(lengths): score(checkpoint.model, each, task=task, on_progress=on_progress) for lengths, each in sets
         }
         recorded = {name: summary(each, data.held_out_seed) for name, each in scores.items()}
         checkpoints.save_scores(folder, recorded, lock=lock)

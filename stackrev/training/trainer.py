@@ -25,8 +25,8 @@ from stackrev.kinds.config import Config
 from stackrev.models import build
 from stackrev.models.base import Reverser
 from stackrev.readout import read_out_loss
+from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
-from stackrev.tasks.data import task_of
 from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.optimizers import Optimizer, soft_threshold
 
@@ -147,7 +147,7 @@ class Trainer:
     @torch_defaults()
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.task = task_of(config.data)
+        self.task = open_task(config.data)
         self.device = resolve_device(config.training.device)
         seeds = torch.Generator().manual_seed(config.training.seed)
         weights, batches, noise = (
@@ -160,7 +160,7 @@ class Trainer:
         self._settling = Settling(self.model) if certified else None
         self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
-        self.held_out: HeldOut = held_out(config.data)
+        self.held_out: HeldOut = held_out(config.data, self.task)
         self._excluded = self.held_out.keys
 
     @property
