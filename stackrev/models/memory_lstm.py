@@ -20,11 +20,12 @@ from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
 from stackrev.models.base import Reverser
 from stackrev.models.initial import initialise_linear
 from stackrev.structures.recurrence import MemoryLSTMOutput, MemoryLSTMState, MemoryLSTMWeights, memory_lstm
-from stackrev.structures.table import MemoryState, Structure
+from stackrev.structures.table import MemoryState, Structure, without_gone
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch
 
 S = TypeVar("S", bound=MemoryState)
+_DROP_EVERY = 256  # elements after which a step drops those that have been popped
 
 
 class Controls(nn.Module):
@@ -107,7 +108,10 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
     @override
     def step(self, symbols: Tensor, state: MemoryLSTMState[S]) -> tuple[Tensor, MemoryLSTMState[S]]:
         out = self.run(self.decoder, symbols[None], torch.ones_like(symbols, device="cpu"), state)
-        return self.read_out(out.hidden[0]), out.state
+        state = out.state
+        if self.structure.advance is not None and state.memory.bottoms.shape[0] % _DROP_EVERY < self.config.ends:
+            state = state._replace(memory=without_gone(state.memory))
+        return self.read_out(out.hidden[0]), state
 
     def run(
         self,

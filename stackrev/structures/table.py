@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from stackrev.structures.queue import QueueState, advance_queue
 from stackrev.structures.stack import StackState
 
 MemoryState = StackState | QueueState | DequeState
+S = TypeVar("S", bound=MemoryState)
 Advance = Callable[[Positions, Tensor, Tensor], tuple[tuple[Tensor, ...], Positions]]
 
 
@@ -49,6 +51,13 @@ QUEUE = Structure(name="queue", state=QueueState, ends=1, kernel="queue_recurren
 DEQUE = Structure(name="deque", state=DequeState, ends=2, kernel="deque_recurrence", advance=_deque)
 
 STRUCTURES = STACK, QUEUE, DEQUE
+
+
+def without_gone(state: S) -> S:
+    """The same memory without the elements of which nothing is left in any row."""
+    values, bottoms, tops, *ends = state
+    left = ~(tops <= bottoms).all(1)  # NaN is kept
+    return type(state)(values[left], bottoms[left], tops[left], *ends)
 
 
 def structure_of(state: MemoryState) -> Structure:

@@ -13,7 +13,7 @@ from torch import Tensor
 from stackrev.config import Initialisation, LengthRange
 from stackrev.kinds import KINDS
 from stackrev.kinds.base import ModelConfig
-from stackrev.models import build
+from stackrev.models import build, memory_lstm
 from stackrev.models.base import Reverser, pack_targets
 from stackrev.models.deque_lstm import DequeLSTMReverser
 from stackrev.models.lstm import LSTMReverser
@@ -277,3 +277,26 @@ def test_weights_set_by_hand_reverse() -> None:
     # one whole element for `$` and each symbol, and after writing none but that of `$`
     state = model.encode(batch.source, batch.steps)
     torch.testing.assert_close(state.memory.height, batch.steps.double(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["queue-lstm", "deque-lstm"])
+@torch.no_grad()
+def test_a_step_drops_what_has_been_popped(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(small(kind, shared_controls=False), seeded(0)).eval()
+    for controls, biases in (
+        (model.controls, [9.0, -9.0, 9.0, -9.0]),
+        (model.decoder_controls, [-9.0, 9.0, -9.0, 9.0]),
+    ):
+        ends = model.config.input_width // model.config.stack_width
+        controls.bias[: 2 * ends] = torch.tensor(biases[: 2 * ends])
+    batch, left = some_batch(), {}
+    for every in (10**9, 1):
+        monkeypatch.setattr(memory_lstm, "_DROP_EVERY", every)
+        state, found = model.encode(batch.source, batch.steps), []
+        for symbols in batch.fed:
+            logits, state = model.step(symbols, state)
+            found.append(logits)
+        left[every] = torch.stack(found), state.memory.bottoms.shape[0]
+    torch.testing.assert_close(left[1][0], left[10**9][0], rtol=0, atol=1e-6)
+    assert left[1][1] == 0
+    assert left[10**9][1] > 0
