@@ -211,7 +211,11 @@ def version() -> str:
     """The version of stackrev, of torch, and which implementation of the stack is at work."""
     from importlib import metadata
 
-    return f"stackrev {__version__}\ntorch {metadata.version('torch')}\n{kernels.describe()}"
+    try:
+        torch = f"torch {metadata.version('torch')}"
+    except metadata.PackageNotFoundError:
+        torch = "torch is not installed: only reverse works"
+    return f"stackrev {__version__}\n{torch}\n{kernels.describe()}"
 
 
 def share(value: float) -> str:

@@ -36,6 +36,11 @@ def run(arguments: Sequence[str] | None) -> int:
         if os.environ.get("STACKREV_DEBUG") == "1" or (isinstance(error, RuntimeError) and not no_memory):
             raise
         return _report(error, words)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch" and "torch" not in str(error):
+            raise
+        hint = "pip install torch; only reverse, with a stack-LSTM and the compiled kernels, works without"
+        return _report(StackrevError("PyTorch is not installed, and this needs it", hint=hint), words)
     except SystemExit as exit_:  # Typer's own answer to a broken pipe, and to a request for shell completion
         Output(result=False).out.discard() if exit_.code == 1 else None
         return exit_.code if isinstance(exit_.code, int) else 0
