@@ -7,6 +7,7 @@
 "use strict";
 
 const START = 0, SEPARATOR = 1, END = 2, FIRST_SYMBOL = 3;
+const TOGETHER = 16;                                        // so many steps are taken between two looks at the clock
 const BEST = 3;                                             // so many of the likeliest symbols are kept of each step
 
 const sigmoid = x => Math.fround(1 / (1 + Math.exp(-x)));
@@ -171,7 +172,7 @@ class Run {
   advance(deadline = Infinity, until = Infinity) {
     while (!this.done && this.steps < until) {
       this.step();
-      if (deadline !== Infinity && performance.now() >= deadline) break;
+      if (this.steps % TOGETHER === 0 && performance.now() >= deadline) break;
     }
     return this.done;
   }

@@ -13,8 +13,7 @@ const LENGTHS = [8, 64], TEST_LENGTHS = [65, 128];          // of strings in tra
 const RECIPE = {
   symbols: 26, hidden: 32, width: 32, batch: 50, rate: 0.008, clip: 1, stretch: 0.05, gateNoise: 1, stringNoise: 3,
   pushBias: 1.5, popBias: -1.5, curriculumStart: 8, curriculumLoss: 1,
-  checkEvery: 10, checkBelow: 0.2, checked: 20, confirmed: 200, settleBatches: 100, settleTemperature: 3, recurrentL1: 0.001,
-  mostBatches: 1500, sampleEvery: 5, sampleLength: 20,
+  checkEvery: 10, checkBelow: 0.2, checked: 20, confirmed: 200, mostBatches: 1500, sampleEvery: 5, sampleLength: 20,
 };
 
 // ---- The network, its derivative and its optimizer.
@@ -45,7 +44,6 @@ class Trainer {
     this.capacity = 0;
     this.batches = 0;
     this.longest = recipe.curriculumStart;
-    this.solved = null;
     this.initialise();
   }
 
@@ -162,23 +160,19 @@ class Trainer {
     multiply(scores, from * W, middle, from * H, this.turned.logits, n, H, W);
   }
 
-  // The mean loss, in nats a symbol, without the temperature; `scores` become the gradients of themselves with it.
-  loss(batch, temperature) {
+  // The mean loss, in nats a symbol; `scores` become the gradients of themselves.
+  loss(batch) {
     const { V, W, scores } = this, n = batch.size - batch.decoderStart;
     let sum = 0;
     for (let g = batch.decoderStart; g < batch.size; g++) {
       const at = g * W, target = batch.target[g];
-      let best = -Infinity, total = 0, plain = 0;
+      let best = -Infinity, total = 0;
       for (let v = 0; v < V; v++) best = Math.max(best, scores[at + v]);
       const right = scores[at + target] - best;
-      for (let v = 0; v < V; v++) {
-        const apart = scores[at + v] - best;
-        if (temperature !== 1) plain += Math.exp(apart);
-        total += scores[at + v] = Math.exp(apart / temperature);
-      }
-      sum += Math.log(temperature === 1 ? total : plain) - right;
-      for (let v = 0; v < V; v++) scores[at + v] *= 1 / (total * n * temperature);
-      scores[at + target] -= 1 / (n * temperature);
+      for (let v = 0; v < V; v++) total += scores[at + v] = Math.exp(scores[at + v] - best);
+      sum += Math.log(total) - right;
+      for (let v = 0; v < V; v++) scores[at + v] /= total * n;
+      scores[at + target] -= 1 / n;
       for (let v = V; v < W; v++) scores[at + v] = 0;
     }
     return sum / n;
@@ -278,7 +272,7 @@ class Trainer {
     gControl[at + M + 2] = gControl[at + M + 3] = 0;
   }
 
-  // ---- Adam, after clipping; and the soft threshold on what carries state from step to step.
+  // ---- Adam, after clipping.
 
   update() {
     const { weights, gradients, first, second, recipe } = this, count = ++this.batches;
@@ -292,9 +286,6 @@ class Trainer {
       second[i] = 0.999 * second[i] + 0.001 * gradient * gradient;
       weights[i] -= rate * first[i] / (Math.sqrt(second[i] * correction) + 1e-8);
     }
-    if (this.solved !== null)
-      for (const matrix of [this.w.encoderRecurrent, this.w.decoderRecurrent])
-        for (let i = 0; i < matrix.length; i++) matrix[i] = Math.sign(matrix[i]) * Math.max(0, Math.abs(matrix[i]) - recipe.recurrentL1);
     return norm;
   }
 
@@ -307,7 +298,7 @@ class Trainer {
     const { recipe } = this, batch = new Batch(this.draw(this.random, recipe.batch, Math.min(LENGTHS[0], this.longest), this.longest));
     this.forward(batch, true);
     this.readOut(batch);
-    const loss = this.loss(batch, this.solved === null ? 1 : recipe.settleTemperature);
+    const loss = this.loss(batch);
     this.backward(batch);
     this.update();
     if (loss < recipe.curriculumLoss) this.longest = Math.min(this.longest + 1, LENGTHS[1]);
@@ -372,20 +363,17 @@ function sample(trainer, ids) {
 function train(seed, tell, recipe = RECIPE) {
   const trainer = new Trainer(seed, recipe), start = performance.now(), seconds = () => (performance.now() - start) / 1000;
   const text = Array.from({ length: recipe.sampleLength }, () => 3 + trainer.fresh.below(recipe.symbols));
-  let end = recipe.mostBatches;
-  while (trainer.batches < end) {
+  let right = 0;
+  while (trainer.batches < recipe.mostBatches && right < recipe.confirmed) {
     const learned = { kind: "batch", seconds: seconds(), ...trainer.learn() };
     if (trainer.batches % recipe.sampleEvery === 0) {
       learned.sample = text;
       learned.written = sample(trainer, text);
     }
     tell(learned);
-    if (trainer.solved !== null || trainer.batches % recipe.checkEvery || learned.loss >= recipe.checkBelow) continue;
-    if (trainer.right(recipe.checked) < recipe.checked || trainer.right(recipe.confirmed) < recipe.confirmed) continue;
-    trainer.solved = trainer.batches;
-    end = trainer.batches + recipe.settleBatches;
-    tell({ kind: "solved", batch: trainer.batches, seconds: seconds(), count: recipe.confirmed, ...exported(trainer) });
+    if (trainer.batches % recipe.checkEvery || learned.loss >= recipe.checkBelow) continue;
+    if (trainer.right(recipe.checked) === recipe.checked) right = trainer.right(recipe.confirmed);
   }
-  const right = trainer.right(recipe.confirmed), long = trainer.right(10, [1000, 1000]);
-  tell({ kind: "done", solved: trainer.solved !== null, batch: trainer.batches, seconds: seconds(), count: recipe.confirmed, right, long, ...exported(trainer) });
+  const learned = { kind: "done", learned: right === recipe.confirmed, batch: trainer.batches, seconds: seconds() };
+  tell({ ...learned, right, count: recipe.confirmed, long: trainer.right(10, [1000, 1000]), ...exported(trainer) });
 }

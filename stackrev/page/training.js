@@ -38,26 +38,18 @@ function trained(event) {
   if (event.kind === "batch") {
     learning.points.push(event);
     if (event.sample) showSample(event.sample, event.written);
-    at("train-status").textContent = `Batch ${event.batch}, ${event.seconds.toFixed(1)} s: loss ${event.loss.toFixed(3)}, strings of up to ${event.longest}.`
-      + (learning.result ? ` Right on ${learning.result.count} of ${learning.result.count} new strings of 65 to 128 (1.000) since batch ${learning.result.batch}, ${learning.result.seconds.toFixed(1)} s; now it settles.` : "");
+    at("train-status").textContent = `Batch ${event.batch}, ${event.seconds.toFixed(1)} s: loss ${event.loss.toFixed(3)}, strings of up to ${event.longest}.`;
     if (!learning.drawn) requestAnimationFrame(drawCurves);
     learning.drawn = true;
     return;
   }
-  if (event.kind === "solved") {
-    learning.result = event;
-    at("train-use").hidden = false;
-    at("train-told").textContent = `After ${event.batch} batches it reverses ${event.count} of ${event.count} new strings of 65 to 128 symbols.`;
-    return;
-  }
   stopTraining();
-  const first = learning.result, score = (event.right / event.count).toFixed(3);
-  at("train-status").textContent = event.solved
-    ? `Done after ${event.batch} batches and ${event.seconds.toFixed(1)} s. It was right on all of ${first.count} new strings of 65 to 128 (1.000) after ${first.batch} batches and ${first.seconds.toFixed(1)} s; `
-      + `settled, it gets ${event.right} of another ${event.count} right (${score}), and ${event.long} of 10 strings of 1,000.`
-    : `It has not learned it in ${event.batch} batches: ${event.right} of ${event.count} new strings of 65 to 128 are right (${score}). Another seed may.`;
-  at("train-told").textContent = at("train-status").textContent;
-  if (event.solved && event.right === event.count) learning.result = { ...first, shape: event.shape, weights: event.weights };   // or what was right before stays
+  if (event.learned) learning.result = event;
+  at("train-use").hidden = !event.learned;
+  at("train-status").textContent = at("train-told").textContent = event.learned
+    ? `It has learned: after ${event.batch} batches and ${event.seconds.toFixed(1)} s it reverses ${event.right} of ${event.count} new strings of 65 to 128 (1.000), and ${event.long} of 10 of 1,000.`
+    : `It has not learned it in ${event.batch} batches. Another seed may.`;
+  requestAnimationFrame(drawCurves);
 }
 
 function showSample(ids, written) {

@@ -76,7 +76,7 @@ function compute(told = -Infinity) {                        // for one slice, an
     if (run !== mine) return;
     compute(tell ? start : told);
     if (wish !== null) show(wish);
-    else count();
+    else if (run.done) count();
   });
 }
 
