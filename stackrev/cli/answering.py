@@ -317,8 +317,8 @@ def first_error(written: list[int], wanted: list[int]) -> int | None:
 
 def describe(request: Request, ids: list[int], wanted: list[int], error: int, *, unit: str) -> str:
     """What went wrong, in a line."""
-    from stackrev.cli.visible import visible
     from stackrev.tasks import vocabulary
+    from stackrev.tasks.visible import visible
 
     def symbol(written: list[int]) -> str:
         if error > len(written):

@@ -12,11 +12,11 @@ import torch
 
 from stackrev.cli.common import share
 from stackrev.cli.output import Output
-from stackrev.cli.visible import visible
 from stackrev.evaluation.capabilities import CanTrace
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.traces import trace
 from stackrev.tasks import vocabulary
+from stackrev.tasks.visible import visible
 from stackrev.tasks.vocabulary import Vocabulary
 from stackrev.training.certified import Closing
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer

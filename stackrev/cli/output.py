@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
 from stackrev.cli.progress import Advance, Bar, busy
-from stackrev.cli.visible import visible
 from stackrev.errors import StackrevError
+from stackrev.tasks.visible import visible
 
 GREEN, RED, RESET = "\x1b[32m", "\x1b[1;31m", "\x1b[0m"
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 LENGTHS = "8,16,32,64,128,256,512,1024,2048,4096"
+MOST_LINES = 6
+"""More settings than this are compared in rows, since lines would hide each other."""
 EXAMPLE = "$A string to reverse|"
 
 app = App(
@@ -117,7 +119,8 @@ def comparison(
     from stackrev import figures
 
     groups = {setting_name(folder): read_seeds(folder) for folder in folders}
-    _write(figures.learning.by_setting(groups, title=title or "How settings compare"), "comparison", output)
+    draw = figures.learning.by_setting if len(groups) <= MOST_LINES else figures.ranking.by_rank
+    _write(draw(groups, title=title or "How settings compare"), "comparison", output)
 
 
 @app.command()
@@ -177,7 +180,7 @@ def lengths(
             each = score(checkpoint.model, strings, task=task, on_progress=advance).by_length().values()
         kind = checkpoint.config.model.kind
         scores[kind if kind not in scores else name] = figures.lengths.LengthScores(
-            wanted, [part.coarse for part in each], [part.fine for part in each]
+            wanted, [part.coarse for part in each], [part.fine for part in each], samples
         )
     assert trained is not None
     _write(

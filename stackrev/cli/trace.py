@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from stackrev.cli.visible import visible
 from stackrev.structures.columns import FAINT, History
+from stackrev.tasks.visible import mark as _mark
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace
@@ -138,11 +138,6 @@ def _symbol(step: dict[str, Any]) -> str:
     """What a step reads, or writes."""
     symbol: str = step["fed"] if step["written"] is None else step["written"]
     return symbol
-
-
-def _mark(symbol: str) -> str:
-    """A symbol as a mark that can be seen."""
-    return "␣" if symbol == " " else visible(symbol)
 
 
 def _stack(elements: list[dict[str, Any]], count: int, room: int, colour: bool) -> str:

@@ -6,7 +6,7 @@ tells, and lines carry their names. The same data gives the same bytes for the s
 matplotlib settings are.
 """
 
-from stackrev.figures import learning, lengths, search, style, traces
+from stackrev.figures import learning, lengths, ranking, search, style, traces
 from stackrev.figures.style import FORMATS, render, require
 
-__all__ = ["FORMATS", "learning", "lengths", "render", "require", "search", "style", "traces"]
+__all__ = ["FORMATS", "learning", "lengths", "ranking", "render", "require", "search", "style", "traces"]

@@ -46,7 +46,7 @@ def by_seed(histories: Sequence[History], *, title: str | None = None) -> Figure
         histories: One for each seed.
         title: Above the panels; how many runs learn is added to it.
     """
-    solved = [_solved_batch(history) for history in histories]
+    solved = [solved_batch(history) for history in histories]
     batches = sorted(batch for batch in solved if batch is not None)
     text = f"{len(batches)} of {len(histories)} runs learn"
     if batches:
@@ -104,7 +104,7 @@ def by_setting(groups: Mapping[str, Sequence[History]], *, title: str) -> Figure
 def _progress(runs: Sequence[History], last: int) -> tuple[list[int], list[float], list[float]]:
     """A setting's checks up to batch `last`; at each the share of runs that have learned (%), and the median score."""
     checks = sorted(set(_batches(runs)))
-    solved = [_solved_batch(history) for history in runs]
+    solved = [solved_batch(history) for history in runs]
     share = [100 * sum(at is not None and at <= batch for at in solved) / len(runs) for batch in checks]
     median = [statistics.median(_value_at(history, batch) for history in runs) for batch in checks]
     if checks and checks[-1] < last:  # runs that have ended keep what they have reached
@@ -124,7 +124,7 @@ def _columns(history: History) -> tuple[list[float], list[float], list[float]]:
     )
 
 
-def _solved_batch(history: History) -> int | None:
+def solved_batch(history: History) -> int | None:
     """The first check at which all is right."""
     for line in history:
         if line["validation"]["coarse"] == line["test"]["coarse"] == 1:

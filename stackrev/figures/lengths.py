@@ -19,11 +19,13 @@ class LengthScores(NamedTuple):
         lengths: In rising order.
         coarse: The share of strings of each length that are reversed exactly.
         fine: The mean share of the output that is right before the first error.
+        samples: How many strings of each length there were, where the interval of `coarse` is to be drawn.
     """
 
     lengths: Sequence[int]
     coarse: Sequence[float]
     fine: Sequence[float]
+    samples: int | None = None
 
 
 def accuracy(
@@ -34,6 +36,9 @@ def accuracy(
 ) -> Figure:
     """Coarse and fine accuracy against the length of the string, a line a model.
 
+    Where the number of strings is known, a band is the 95 % interval (Wilson's) of the coarse accuracy, and the
+    number is told below.
+
     Args:
         scores: By the model's name.
         trained: The shortest and the longest string in training.
@@ -43,6 +48,11 @@ def accuracy(
         coarse, fine = figure.subplots(1, 2, sharex=True)
         _panel(coarse, scores, "coarse", trained, "Coarse: strings reversed exactly")
         _panel(fine, scores, "fine", trained, "Fine: output before an error")
+        samples = sorted({score.samples for score in scores.values() if score.samples})
+        if samples:
+            strings = " or ".join(f"{each:,}" for each in samples)
+            told = f"{strings} strings of each length; bands: 95 % intervals (Wilson)"
+            figure.supxlabel(told, x=0.01, ha="left", size=8, color=style.GREY)
     return figure
 
 
@@ -63,6 +73,9 @@ def _panel(
         name, number = style.line_of(model, place)
         values = getattr(score, field)
         axes.plot(score.lengths, values, marker="os^Dv"[number % 5], markersize=3.5, **style.look(number))
+        if field == "coarse" and score.samples:
+            low, high = zip(*(style.wilson(share, score.samples) for share in values), strict=True)
+            axes.fill_between(score.lengths, low, high, color=style.look(number)["color"], alpha=0.15, linewidth=0)
         labels.append((name, values[-1], number))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(

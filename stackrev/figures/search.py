@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+CHARACTERS = 30
+"""So many characters in a row fit below a panel."""
+
+
 class TrialPoint(NamedTuple):
     """One trial of a search.
 
@@ -53,15 +57,25 @@ def trials(points: Sequence[TrialPoint], *, title: str = "What a search has foun
 
 def _panel(axes: Axes, name: str, tried: Sequence[TrialPoint]) -> None:
     """The objective against one setting: numbers to scale, counts and names side by side."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
     values = [point.settings[name] for point in tried]
     places: dict[Any, float] = {}
     if not all(isinstance(value, float) for value in values):
         numbers = all(isinstance(value, int) for value in values)
         places = {value: place for place, value in enumerate(sorted(set(values), key=None if numbers else str))}
-        axes.set_xticks(list(places.values()), [style.shown(str(value)) for value in places], parse_math=False)
+        shown = [style.shown(str(value)) for value in places]
+        axes.set_xticks(list(places.values()), shown, parse_math=False, **_turned(shown))
         axes.set_xlim(-0.5, len(places) - 0.5)
     elif name == "learning_rate":
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        if max(values) < 30 * min(values):  # its powers of ten are too few to read a value by
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.tick_params(axis="x", rotation=35)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     for pruned, marker, colour in ((True, "x", style.VERMILION), (False, "o", style.BLUE)):
         kind = [(point, value) for point, value in zip(tried, values, strict=True) if point.pruned == pruned]
         axes.scatter(
@@ -76,3 +90,10 @@ def _panel(axes: Axes, name: str, tried: Sequence[TrialPoint]) -> None:
         )
     axes.set_xlabel(style.shown(name.replace("_", " ")), parse_math=False)
     axes.set_ylim(-0.03, 1.03)
+
+
+def _turned(labels: Sequence[str]) -> dict[str, Any]:
+    """How names below a panel are turned, where they would touch if they were level."""
+    if sum(map(len, labels)) + 2 * len(labels) <= CHARACTERS:
+        return {}
+    return {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from stackrev.errors import MissingExtraError, StackrevError
 from stackrev.kinds import KINDS
+from stackrev.tasks.visible import code_point, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,9 +32,6 @@ FORMATS = ("svg", "png")
 
 BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
 GREY = "#767676"
-MISSING = "\u25a1"
-"""Drawn for a character that the font does not have."""
-
 _COLOURS = (BLUE, VERMILION, GREEN, BLACK, "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 _MODELS = {name: (kind.label, kind.colour) for name, kind in KINDS.items()}
@@ -167,9 +165,26 @@ def label_lines(axes: Axes, labels: Sequence[tuple[str, float, int]]) -> None:
 
 
 def shown(text: str) -> str:
-    """A text as the font can draw it."""
+    """A text as the font can draw it: of what it lacks, or cannot be seen, there is the mark that a terminal shows."""
     known = _characters()
-    return "".join(each if each == "\n" or ord(each) in known else MISSING for each in text)
+    lines = [visible(line) for line in text.split("\n")]
+    return "\n".join(
+        "".join(each if ord(each) in known else code_point(_meant(each)) for each in line) for line in lines
+    )
+
+
+def _meant(character: str) -> str:
+    """The control character that a picture such as ␛ stands for, which the font lacks; any other character itself."""
+    code = ord(character)
+    return chr(code - 0x2400) if 0x2400 <= code < 0x2420 else "\x7f" if character == "␡" else character
+
+
+def wilson(share: float, samples: int) -> tuple[float, float]:
+    """The 95 % interval of a share of so many samples (Wilson 1927)."""
+    z = 1.959964
+    middle = (share + z * z / (2 * samples)) / (1 + z * z / samples)
+    half = z * (share * (1 - share) / samples + (z / (2 * samples)) ** 2) ** 0.5 / (1 + z * z / samples)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from stackrev.figures import style
 from stackrev.structures.columns import FAINT
+from stackrev.tasks.visible import mark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -123,7 +124,5 @@ def _name_steps(axes: Axes, trace: Trace) -> None:
 
 
 def _shown(character: str) -> str:
-    """A character as a mark that can be seen."""
-    if character == " ":
-        return "\u2423"
-    return style.shown(character) if character.isprintable() else "\u00b7"
+    """A symbol by the mark that the trace in a terminal and the page have for it."""
+    return style.shown(mark(character))

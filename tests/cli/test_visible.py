@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from texts import ANY_TEXT
 
-from stackrev.cli.visible import visible
+from stackrev.tasks.visible import visible
 
 # Default_Ignorable_Code_Point of DerivedCoreProperties.txt, beside those that are format characters by category.
 IGNORABLE = (

@@ -53,6 +53,12 @@ DRAWINGS = {
             for name in ("lstm", "stack-lstm")
         }
     ),
+    "lengths and intervals": lambda: figures.lengths.accuracy(
+        {"lstm": figures.lengths.LengthScores([8, 64, 4096], [1, 0.5, 0], [1, 0.7, 0.1], 50)}
+    ),
+    "ranking": lambda: figures.ranking.by_rank(
+        {f"setting {n}": [history(100 * n if n else None), history(None)] for n in range(13)}, title="Thirteen"
+    ),
     "gates": lambda: figures.traces.gates(TRACE),
     "contents": lambda: figures.traces.contents(TRACE),
     "search": lambda: figures.search.trials(
@@ -288,3 +294,47 @@ class TestCommand:
             assert out == ""
             assert err.startswith("error: ")
             assert "Traceback" not in err
+
+
+@drawn
+def test_a_ranking_has_the_best_on_top_and_an_interval_for_each():
+    drawing = figures.ranking.by_rank(
+        {"late": [history(300)] * 4, "never": [history(None)] * 4, "soon": [history(200)] * 4}, title="Three"
+    )
+    left, right = drawing.axes
+    assert [each.get_text() for each in left.get_yticklabels()] == ["never (4 runs)", "late (4 runs)", "soon (4 runs)"]
+    low, high = left.lines[0].get_xdata()  # of no run of four
+    assert (low, high) == (0, pytest.approx(48.99, abs=0.01))
+    assert [each.get_text() for each in right.texts] == ["none learns"]
+
+
+def test_the_interval_of_a_share():
+    assert figures.style.wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert figures.style.wilson(1, 50) == pytest.approx((0.9287, 1), abs=1e-4)
+
+
+@drawn
+def test_names_below_a_panel_do_not_touch():
+    names = ("adam", "adamw", "rmsprop", "sgd", "a rather long one", "another that is long")
+    points = [
+        figures.search.TrialPoint(
+            n, 0.5, False, {"optimizer": names[n], "hidden_size": 2 ** (n + 4), "learning_rate": 0.01 + n / 1e4}
+        )
+        for n in range(6)
+    ]
+    drawing = figures.search.trials(points)
+    drawing.draw_without_rendering()
+    for axes in drawing.axes:
+        ticks = [each for each in axes.get_xticklabels() if each.get_text()]
+        if any(each.get_rotation() for each in ticks):
+            continue  # turned, they end below their ticks
+        boxes = sorted((each.get_window_extent() for each in ticks), key=lambda box: box.x0)
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+@drawn
+def test_a_symbol_has_the_mark_that_the_terminal_has():
+    drawing = figures.traces.gates(TRACE._replace(fed=("$", "\x1b", " ", "|", "\u202e")))
+    labels = [each.get_text().split("\n")[0] for each in drawing.axes[-1].get_xticklabels()]
+    assert labels == ["$", "‹1B›", "␣", "|", "‹202E›"]  # the font has no ␛
+    assert figures.style.shown("a 日") == "a ‹65E5›"

@@ -38,6 +38,16 @@ def visible(text: str, mark: Callable[[str], str] | None = None) -> str:
     return shown
 
 
+def mark(symbol: str) -> str:
+    """A symbol as a mark that can be seen wherever a symbol is shown alone: a space too."""
+    return "␣" if symbol == " " else visible(symbol)
+
+
+def code_point(character: str) -> str:
+    """A character by its code point, such as `‹202E›`."""
+    return f"‹{ord(character):02X}›"
+
+
 def _mark(character: str) -> str:
     code = ord(character)
     if code < 0x20:
@@ -46,7 +56,7 @@ def _mark(character: str) -> str:
         return "␡"
     if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is not UTF-8
         return f"‹x{code - 0xDC00:02X}›"
-    return f"‹{code:02X}›"
+    return code_point(character)
 
 
 _TAGS = {code: chr(0xE0000 + ord(code)) for code in "abcdefghijklmnopqrstuvwxyz"}
