@@ -149,7 +149,7 @@ def section(results: Results, figures_at: str, names: Sequence[str]) -> str:
         add_figures("consistency", "published")
         rows = {name: summaries[name] for name in presets.TABLE if name in summaries}
         if len(rows) > 1:
-            blocks += ["Other settings, everything else as by default (-: settled plainly):", _rows(rows)]
+            blocks += ["Other settings, everything else as by default:", _rows(rows)]
         add_figures(*COMPARISONS)
     if not blocks:
         return ""
