@@ -78,8 +78,10 @@ def info(
     output = Output(json=json, quiet=quiet)
     folder = _find(name, cache_dir, offline, output)
     description = checkpoints.describe(folder)
+    with output.busy(f"{name}: checking its certificate"):
+        proved = _proved(folder)
     result = _summary(name, folder) | {
-        "proved": _proved(folder),
+        "proved": proved,
         "command": description.command,
         "sha256": dict(description.checksums),
         "config": to_dict(description.config),
@@ -121,8 +123,10 @@ def verify(
 
     output, results = Output(json=json, quiet=quiet), []
     for name in names or packaged_names():
-        verification = checkpoints.verify(_find(name, cache_dir, offline, output))
-        proof = check_stored(verification.folder)
+        folder = _find(name, cache_dir, offline, output)
+        with output.busy(f"{name}: checking its weights and its certificate"):
+            verification = checkpoints.verify(folder)
+            proof = check_stored(verification.folder)
         results.append(
             {
                 "model": name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import webbrowser
@@ -62,6 +63,20 @@ def test_what_is_refused(run, tmp_path, monkeypatch, arguments, code, message):
     assert (found, out) == (code, "")
     assert message in err.splitlines()[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_but_a_regular_file_is_written(run, tmp_path):
+    (tmp_path / "victim").write_text("mine")
+    (tmp_path / "link").symlink_to("victim")
+    (tmp_path / "dangling").symlink_to("made")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "dangling", "folder", "pipe", "/dev/null"):
+        code, out, err = run("-o", str(tmp_path / name))
+        assert (code, out) == (1, "")
+        assert err.startswith(f"error: {tmp_path / name} is not a regular file")
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert not (tmp_path / "made").exists()
 
 
 def test_nothing_waits_for_torch(tmp_path):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ TINY = (
     *("--hidden-size", "8", "--stack-width", "8", "--batch-size", "4", "--batches", "2", "--check-every", "2"),
     *("--lengths", "1-4", "--test-lengths", "5-6", "--held-out-samples", "5", "--device", "cpu", "--clip-norm", "inf"),
 )
+DEFAULT_SEEDS = Path(__file__).resolve().parents[2] / "docs" / "results" / "seeds" / "default"
 NOT_UTF_8 = os.fsdecode(b"run\xff")
 HOSTILE = "x\x1b[31m\x07\u202ey\u200b\u2028\U000e0041z"
 SHOWN = "x␛[31m␇‹202E›y‹200B›‹2028›‹E0041›z"
@@ -156,6 +158,17 @@ class TestStreams:
         if "2>" not in redirection and done.returncode == 1:
             assert lines
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+    @pytest.mark.parametrize(
+        "command", ["apply hi", "page hi -o -", "certify stack-lstm --json", "experiment table {}", "models verify"]
+    )
+    def test_a_result_that_goes_nowhere_is_a_failure(self, command, redirection, tmp_path):
+        done = in_shell(f"stackrev {command.format(DEFAULT_SEEDS)} {redirection}", cwd=tmp_path)
+        error = b"error: stdout is closed" if redirection == ">&-" else b"error: No space left on device"
+        assert (done.returncode, done.stderr.splitlines()[0]) == (1, error)
+        assert len(done.stderr.splitlines()) <= 2
+
     def test_a_closed_stdout_is_noticed_before_the_work(self, tmp_path):
         done = in_shell(f"stackrev train {shlex.join(TINY)} --output run >&-", cwd=tmp_path)
         assert (done.returncode, done.stderr.splitlines()[0]) == (1, b"error: stdout is closed")
@@ -283,6 +296,10 @@ class TestTerminals:
             ["models", "push", HOSTILE, "user/repo", "--dry-run"],
             ["evaluate", "--samples", "2", "--model", HOSTILE],
             ["reverse", "--model", f"no{HOSTILE}", "hi"],
+            ["apply", "--model", HOSTILE, "hi"],
+            ["certify", HOSTILE],
+            ["page", "--model", HOSTILE, "-o", f"{HOSTILE}.html"],
+            ["experiment", "table", HOSTILE],
             ["reverse", f"--{HOSTILE}"],
             ["generate-data", "--samples", "2", "-o", f"{HOSTILE}/file"],
             [HOSTILE],
@@ -324,6 +341,12 @@ class TestTerminals:
         assert "loading torch...\r\x1b[K" in on_terminal("generate-data", "--samples", "1")
         assert "loading" not in on_terminal("generate-data", "--samples", "1", "-o", os.devnull, "--quiet")
         assert b"loading" not in run("generate-data", "--samples", "1").stderr
+
+    @pytest.mark.slow
+    def test_a_certificate_is_not_checked_in_silence(self):
+        for words in (("models", "verify", "stack-lstm"), ("models", "info", "stack-lstm")):
+            assert "checking its" in on_terminal(*words, also_out=False)
+            assert on_terminal(*words, "--quiet", also_out=False) == ""
 
     @pytest.mark.slow
     def test_a_long_text_is_not_reversed_in_silence(self, tmp_path):
