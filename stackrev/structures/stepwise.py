@@ -92,7 +92,7 @@ class _Values:
         self._buffered = buffered
         self._values = values
         if buffered:
-            self._values = values.new_zeros(elements, *values.shape[1:])
+            self._values = values.new_empty(elements, *values.shape[1:])
             self._values[: self.count] = values
 
     def append(self, values: Tensor) -> None:
