@@ -55,8 +55,8 @@ def test_what_is_left_out_is_the_default() -> None:
 
 
 def test_there_is_no_default_of_an_unknown_kind() -> None:
-    with pytest.raises(ConfigError, match="no model 'gru'") as caught:
-        Config.default("gru")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no model 'transformer'") as caught:
+        Config.default("transformer")  # type: ignore[arg-type]
     assert all(kind in str(caught.value.hint) for kind in KINDS)
 
 

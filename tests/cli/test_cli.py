@@ -96,7 +96,7 @@ class TestRoot:
         def interrupt(*arguments, **options):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("stackrev.cli.reverse.find_model", interrupt)
+        monkeypatch.setattr("stackrev.cli.answering.find_model", interrupt)
         assert stackrev("reverse", "text").code == 130
 
     def test_help_is_quick_and_without_torch(self):

@@ -61,11 +61,11 @@ def test_sections_share_no_setting() -> None:
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no model 'gru'") as caught:
-        kind_of("gru")
+    with pytest.raises(ConfigError, match="no model 'transformer'") as caught:
+        kind_of("transformer")
     assert str(caught.value.hint) == "the models are rnn, lstm, stack-lstm, queue-lstm, deque-lstm"
-    with pytest.raises(ConfigError, match=r"config\.model\.kind is 'gru'") as caught:
-        from_dict(Config, {"model": {"kind": "gru"}})
+    with pytest.raises(ConfigError, match=r"config\.model\.kind is 'transformer'") as caught:
+        from_dict(Config, {"model": {"kind": "transformer"}})
     assert "rnn, lstm, stack-lstm" in str(caught.value.hint)
 
 
@@ -91,7 +91,7 @@ def test_the_size_of_the_vocabulary_is_a_number_of_the_configuration(kind: str, 
 def test_version_1_is_read_in_the_words_of_its_kind(kind: str) -> None:
     read = read_config(json.loads(json.dumps(version_1(kind))), version=1)
     assert read == read_config(version_1(kind))
-    width = "embedding_width" if kind in ("rnn", "lstm") else "stack_width"
+    width = "embedding_width" if "embedding_width" in settings(KINDS[kind].configuration) else "stack_width"
     expected = shape_of(kind, hidden_size=256, layers=2, stack_width=48)
     assert (read.model, getattr(read.model, width)) == (expected, 48)
     assert read_config(to_dict(read)) == read_config(to_dict(read), version=2) == read
@@ -117,6 +117,6 @@ def test_version_1_is_read_as_strictly_as_before(kind: str, changes: dict[str, A
         read_config(raw, version=1)
 
 
-@pytest.mark.parametrize("raw", [None, [], {}, {"model": None}, {"model": {"kind": []}}, {"model": {"kind": "gru"}}])
+@pytest.mark.parametrize("raw", [None, [], {}, {"model": None}, {"model": {"kind": []}}, {"model": {"kind": "transformer"}}])
 def test_what_is_no_configuration_stays_as_it_is(raw: object) -> None:
     assert from_version_1(raw) == raw

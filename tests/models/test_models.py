@@ -60,7 +60,7 @@ def test_a_kind_is_a_class() -> None:
         "queue-lstm": QueueLSTMReverser,
         "deque-lstm": DequeLSTMReverser,
     }
-    assert {each: type(build(small(each), seeded(0))) for each in KINDS} == classes
+    assert {name: type(build(small(name), seeded(0))) for name in classes} == classes
 
 
 def test_logits_are_those_of_the_steps_that_strings_have(kind: str, layers: int) -> None:
@@ -134,7 +134,7 @@ def test_every_parameter_is_saved_and_learns(kind: str, layers: int) -> None:
 
 def test_initial_states_are_trained(kind: str, layers: int) -> None:
     model = build(small(kind, layers=layers), seeded(0)).eval()
-    names = ["initial_hidden"] if kind == "rnn" else ["initial_hidden", "initial_cell"]
+    names = [name for name in model.config.shapes() if name.startswith("initial")]
     assert [name for name in model.state_dict() if name.startswith("initial")] == names
     batch = some_batch()
     before = model(batch)
@@ -237,7 +237,7 @@ def test_noise_comes_from_the_generator_alone(kind: str) -> None:
     before, own = torch.get_rng_state(), generator.get_state()
     model(batch, generator=generator).sum().backward()
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(generator.get_state(), own) == (kind in ("rnn", "lstm"))
+    assert torch.equal(generator.get_state(), own) == (not hasattr(model.config, "gate_noise"))
 
 
 def test_noise_is_new_for_each_step_row_and_gate() -> None:
