@@ -117,6 +117,8 @@ def test_version_1_is_read_as_strictly_as_before(kind: str, changes: dict[str, A
         read_config(raw, version=1)
 
 
-@pytest.mark.parametrize("raw", [None, [], {}, {"model": None}, {"model": {"kind": []}}, {"model": {"kind": "transformer"}}])
+@pytest.mark.parametrize(
+    "raw", [None, [], {}, {"model": None}, {"model": {"kind": []}}, {"model": {"kind": "transformer"}}]
+)
 def test_what_is_no_configuration_stays_as_it_is(raw: object) -> None:
     assert from_version_1(raw) == raw
