@@ -14,14 +14,13 @@ trap 'rm -rf "$work"' EXIT
 
 cp -r "$root/stackrev" "$root/tests" "$root/pyproject.toml" "$work/"
 rm -f "$work"/stackrev/kernels/cpu/*.so
-suffix=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 
 build() {
     local name=$1
     shift
     "$compiler" -std=c++17 -O1 -g -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math -fvisibility=hidden \
-        -fsanitize=address,undefined -fno-sanitize-recover=all -D_GLIBCXX_ASSERTIONS -Wall -Wextra -Werror \
-        -shared -fPIC -pthread "$@" "$work/stackrev/kernels/cpu/kernel.cpp" -o "$work/stackrev/kernels/cpu/_$name$suffix"
+        -fsanitize=address,undefined -fno-sanitize-recover=all -D_GLIBCXX_ASSERTIONS -Wall -Wextra -Werror -Wno-maybe-uninitialized \
+        -shared -fPIC -pthread "$@" "$work/stackrev/kernels/cpu/kernel.cpp" -o "$work/stackrev/kernels/cpu/_$name.so"
 }
 
 build baseline
@@ -36,7 +35,8 @@ export PYTHONPATH=$work PYTHONMALLOC=malloc
 preload="$("$compiler" -print-file-name=libasan.so) $("$compiler" -print-file-name=libstdc++.so.6)"
 cd "$work"
 LD_PRELOAD=$preload "$python" -c '
-from stackrev.kernels import describe
-print(describe())'
+from stackrev.kernels import available, describe
+print(describe())
+raise SystemExit(not available())'
 LD_PRELOAD=$preload "$python" -m pytest tests/kernels -p no:cacheprovider \
     -k "not compiled_as and not fork and not child and not more_than_there_is and not address_space" "$@"
