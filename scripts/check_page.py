@@ -38,7 +38,10 @@ def main() -> None:
     if CHROMIUM is None:
         sys.exit("chromium is not installed")
     folder = find_model(asked.model)
-    with tempfile.TemporaryDirectory() as temporary, Browser(Path(temporary) / "profile") as browser:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
+        Browser(Path(temporary) / "profile") as browser,
+    ):
         path = Path(temporary) / "page.html"
         path.write_text(page.compose(page.read(folder, asked.model), ""), encoding="utf-8")
         browser.open(path.as_uri())

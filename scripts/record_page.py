@@ -35,7 +35,10 @@ def main() -> None:
         sys.exit("chromium is not installed")
     asked.folder.mkdir(parents=True, exist_ok=True)
     html = page.compose(page.read(find_model(DEFAULT_MODEL), DEFAULT_MODEL), asked.text)
-    with tempfile.TemporaryDirectory() as temporary, Browser(Path(temporary) / "profile") as browser:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
+        Browser(Path(temporary) / "profile") as browser,
+    ):
         path = Path(temporary) / "page.html"
         path.write_text(html, encoding="utf-8")
         for size in SIZES if asked.all else SIZES[:1]:
