@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy, linear
 from stackrev.kernels import dispatch
 from stackrev.structures.recurrence import check_lengths
 
-_NO_SYMBOL = torch.iinfo(torch.int64).min  # none is left out of the loss
+_NO_SYMBOL = torch.iinfo(torch.int64).min  # an id that no target has, so that every step counts in the loss
 
 
 class ReadOutWeights(NamedTuple):

@@ -28,10 +28,10 @@ KINDS: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in _LISTE
 
 
 def kind_of(name: str) -> Kind:
-    """The kind of a name.
+    """The kind of model that has this name.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: No kind has it.
     """
     if name not in KINDS:
         raise ConfigError(f"there is no model {name!r}", hint=f"the models are {', '.join(KINDS)}")

@@ -7,11 +7,11 @@ whole, and offers both.
 weights and history are first staged beside the old ones, on disk; then config.json, which carries their checksums,
 replaces the old one in a single rename; then the staged files take their places. A reader takes, of the staged files
 and the one in place, the file that has the checksum in config.json. So whenever the writer dies there is one complete
-checkpoint, the old one or the new one, and never a mixture; the next writer puts the names right. README.md is derived
-from these and carries no checksum: after a crash it may be one save behind.
+checkpoint, the old one or the new one, and never a mixture; the next writer renames what is still staged. README.md
+is derived from these and carries no checksum: after a crash it may be one save behind.
 
-A folder is written to only if what it holds under a checkpoint's names is one of ours, whole: nobody's config.json and
-nobody's README.md is replaced.
+A folder is written to only if what it holds under a checkpoint's names is a whole checkpoint of ours: the
+config.json or README.md of somebody else is never replaced.
 
 Imports no torch, but where weights are written.
 """

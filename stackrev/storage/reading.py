@@ -128,7 +128,7 @@ def verify(folder: Path) -> Verification:
 
 
 def foreign(folder: Path) -> str | None:
-    """A file under one of a checkpoint's names that is not of a whole checkpoint of ours; None if there is none."""
+    """A file that has a checkpoint's name but does not belong to a whole checkpoint of ours; None if all do."""
     folder = Path(folder)
     taken = [name for name in ALL_FILES if os.path.lexists(folder / name)]
     try:
@@ -148,7 +148,7 @@ def foreign(folder: Path) -> str | None:
 
 
 def attempts(folder: Path) -> Iterator[Description]:
-    """What config.json says, again each time it has changed since: its writer may be at work."""
+    """What config.json says, read again as long as it changes: another process may be writing it."""
     previous = None
     for _ in range(10):
         description = describe(folder)
@@ -161,7 +161,7 @@ def attempts(folder: Path) -> Iterator[Description]:
 def matching(folder: Path, name: str, checksum: str, limit: int) -> bytes | None:
     """The contents of a file, or of a staged one that is about to take its place, whichever has the checksum."""
     path = folder / name
-    # In this order: a writer may rename the staged file in between.
+    # The staged files come first: a writer may rename one to `path` between the two looks.
     for each in (*files.staged_files(path)[:_MOST_STAGED], path):
         try:
             data = read_file(each, limit)

@@ -85,11 +85,11 @@ class Task:
         """`answer` for strings side by side.
 
         Args:
-            strings: [N, B] ids; whatever stands past a string's end.
+            strings: [N, B] ids; past a string's end they may be anything.
             lengths: [B], the lengths of the strings.
 
         Returns:
-            Targets [M, B], whatever stands past their ends, and their lengths [B].
+            Targets [M, B], which may be anything past their ends, and their lengths [B].
         """
         import torch
 

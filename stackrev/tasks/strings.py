@@ -44,7 +44,7 @@ def draw_lengths(lengths: LengthRange, shape: tuple[int, ...], generator: torch.
     """Draw lengths, uniform over the multiples of `step` in a range.
 
     Raises:
-        DataError: There is none.
+        DataError: No multiple of it is in the range.
     """
     low, high = -(-lengths.minimum // step), lengths.maximum // step
     if low > high:

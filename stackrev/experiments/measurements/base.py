@@ -27,7 +27,7 @@ class Measurement:
             counted.
         measure: Measures a model of a task; plain JSON values.
         nothing: What stands for a run that was not solved, and is not measured.
-        valid: Whether plain JSON values are what `measure` gives; of what is stored, by whomever.
+        valid: Whether plain JSON values are what `measure` gives; asked of stored results, which may come from anybody.
         tell: What it found, in a few words.
         summarise: What it found of all runs (one object a solved run, and the number of all runs), for `summary.json`.
     """

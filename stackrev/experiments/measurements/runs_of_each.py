@@ -27,7 +27,9 @@ def _check_length(raw: Any) -> int:
 
 
 def _runs_of_each(model: Reverser[Any], task: Task, length: int, on_progress: OnProgress) -> dict[str, Any]:
-    """A string of each symbol alone: where a random string has variety, such a one stays on one thing for long.
+    """How a model does on a string of one symbol repeated, for each symbol.
+
+    Random strings never repeat a symbol for long, so that they do not test whether a state drifts.
 
     Returns:
         `length`; `exact`, how many of the `samples` symbols' strings are answered exactly; `wrong`, the others'
