@@ -76,7 +76,7 @@ def read_results(out: Path) -> Results:
         learning=read_json(out / "learning.json", {}),
         lengths=read_json(out / "lengths.json", {}),
         long=read_json(out / "long.json", {}).get("scores", []),
-        trace=trace and Trace(**{name: tuple(column) for name, column in trace["steps"].items()}),
+        trace=trace and Trace(**{name: tuple(x) if isinstance(x, list) else x for name, x in trace["steps"].items()}),
         seeds={name: results for name, results in found.items() if results},
     )
 

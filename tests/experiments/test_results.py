@@ -83,6 +83,7 @@ def test_the_counts_in_the_readme_are_those_of_the_seeds(reproduce, report):
         assert all(row[0] != "default" for row in rows)
 
 
+@pytest.mark.slow
 def test_every_figure_is_there_and_is_drawn_again(reproduce, report):
     from stackrev import figures
 
@@ -122,6 +123,7 @@ class TestGenerator:
         (out / "lengths.json").write_text(json.dumps({"stack-lstm": {"weights": "0", "scores": lengths}}))
         return out
 
+    @pytest.mark.slow
     def test_tables_figures_and_readme_come_from_the_data_alone(self, reproduce, report, out, tmp_path):
         readme = tmp_path / "README.md"
         readme.write_text(f"# Mine\n\n{report.START}\nold\n{report.END}\n\nThe rest.\n")

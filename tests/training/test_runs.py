@@ -291,6 +291,7 @@ print(reached[-1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks")
 def test_killing_a_run_at_any_moment_loses_no_save(tmp_path):
     # the runs are forked from a process that has torch already, so that the kills fall into their work
