@@ -56,6 +56,7 @@ def test_every_example_runs(tmp_path, monkeypatch, capfd):
     assert "esrever ot gnirts A&\nesrever ot gnirts A\nnosj--\neno\nowt\n" in capfd.readouterr().out
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=("stack", "model"))
-def test_library_examples_run(code):
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL), ids=("text", "stack", "model"))
+def test_library_examples_run(code, capfd):
     exec(compile(code, "README.md", "exec"), {})
+    assert capfd.readouterr().out == ("olleh\n['eno', 'flöwz']\n" if "print" in code else "")

@@ -145,14 +145,22 @@ class Output:
         """Whole lines of the result, from what writes into a file."""
         self.text(text.removesuffix("\n"))
 
-    def table(self, rows: Sequence[Sequence[str]]) -> None:
-        """Rows of the result, in columns: the first to the left, the others to the right."""
+    def table(self, rows: Sequence[Sequence[str]], *, fold: bool = False) -> None:
+        """Rows of the result, in columns: the first to the left, the others to the right.
+
+        Args:
+            rows: The head first.
+            fold: Whether columns that do not fit the terminal follow in tables of their own, each with the first
+                column again.
+        """
         shown = [[self.out.shown(cell) for cell in row] for row in rows]
         widths = [max(map(cells, column)) for column in zip(*shown, strict=True)]
-        for first, *others in shown:
-            padded = [pad(first, widths[0])]
-            padded += [pad(cell, width, right=True) for cell, width in zip(others, widths[1:], strict=True)]
-            self.line(Painted("  ".join(padded).rstrip()))
+        for number, places in enumerate(_folded(widths, self.width) if fold else [range(1, len(widths))]):
+            if number:
+                self.line()
+            for row in shown:
+                padded = [pad(row[0], widths[0]), *(pad(row[place], widths[place], right=True) for place in places)]
+                self.line(Painted("  ".join(padded).rstrip()))
 
     def result(self, value: object, show: Callable[[], object]) -> None:
         """The result: as JSON if that was asked for, or else as the text that `show` prints."""
@@ -211,6 +219,20 @@ class Output:
             OSError: It cannot be written.
         """
         self.out.flush()
+
+
+def _folded(widths: Sequence[int], room: int) -> Iterator[list[int]]:
+    """The columns after the first in groups that fit, each of at least one."""
+    group: list[int] = []
+    used = widths[0]
+    for place, width in enumerate(widths[1:], start=1):
+        if group and used + 2 + width > room:
+            yield group
+            group, used = [], widths[0]
+        group.append(place)
+        used += 2 + width
+    if group:
+        yield group
 
 
 def to_json(value: object, *, indent: int | None = None, terminal: bool = False) -> str:

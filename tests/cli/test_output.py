@@ -153,3 +153,17 @@ def test_a_long_line_is_announced_and_refused_without_memory(capfd, monkeypatch,
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"c" * 309 + b"\n")))
     assert cli.main(words) == 1
     assert "which take about" in capfd.readouterr().err
+
+
+def test_a_table_that_is_too_wide_is_folded(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    rows = [("trial", "value", "seconds", "learning_rate"), ("1", "0.5", "2", "0.001"), ("12", "0.25", "33", "0.1")]
+    Output().table(rows, fold=True)
+    out = capsys.readouterr().out
+    assert out == (
+        "trial  value\n1        0.5\n12      0.25\n\n"
+        "trial  seconds\n1            2\n12          33\n\n"
+        "trial  learning_rate\n1              0.001\n12               0.1\n"
+    )
+    Output().table(rows)
+    assert "value  seconds  learning_rate" in capsys.readouterr().out
