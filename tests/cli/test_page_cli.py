@@ -52,7 +52,7 @@ def test_a_browser_opens_it(run, tmp_path, monkeypatch):
         (["two", "words"], 2, "there is more than one text"),
         (["-o", "-", "--open"], 2, "--open needs a file"),
         (["--model", "lstm"], 2, "lstm has no stack to show"),
-        (["--model", "nothing"], 1, "nothing"),
+        (["--model", "nothing"], 2, "nothing"),
         (["-o", "/nowhere/at/all.html"], 1, "cannot be written: No such file or directory"),
         (["".join(map(chr, range(0x4E00, 0x4E00 + 129)))], 1, "129 different characters"),
     ],
