@@ -63,7 +63,7 @@ def test_sections_share_no_setting() -> None:
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="no model 'transformer'") as caught:
         kind_of("transformer")
-    assert str(caught.value.hint) == "the models are rnn, lstm, stack-lstm, queue-lstm, deque-lstm"
+    assert str(caught.value.hint) == f"the models are {', '.join(KINDS)}"
     with pytest.raises(ConfigError, match=r"config\.model\.kind is 'transformer'") as caught:
         from_dict(Config, {"model": {"kind": "transformer"}})
     assert "rnn, lstm, stack-lstm" in str(caught.value.hint)

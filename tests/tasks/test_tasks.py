@@ -178,7 +178,7 @@ def test_a_task_may_draw_sources_of_its_own() -> None:
 
 
 def test_a_configuration_names_its_task() -> None:
-    assert settings(DataConfig)["task"].choices == tuple(TASKS)
+    assert settings(DataConfig)["task"].choices == (*TASKS, "pairs")
     assert read_config({"data": {}, "model": {}}).data.task == "reversal"
     with pytest.raises(ConfigError, match="task is 'sorting'"):
         DataConfig(task="sorting")
