@@ -78,13 +78,14 @@ class Asked(NamedTuple):
         return not self.words or dash
 
 
-def respond(asked: Asked, task: Task | None, *, command: str, key: str, example: str) -> None:
+def respond(asked: Asked, task: Task | None, *, command: str, doing: str, key: str, example: str) -> None:
     """Answer the texts of a command line.
 
     Args:
         asked: What is asked.
         task: What is to be done with texts; None for what the model has learned.
         command: What the command is called, for messages.
+        doing: What it does, for the progress bar.
         key: What JSON calls an answer.
         example: A command line that works, for a hint.
 
@@ -99,7 +100,7 @@ def respond(asked: Asked, task: Task | None, *, command: str, key: str, example:
     output = Output(json=asked.json)
     if asked.stream and (sys.stdin is None or (sys.stdin.isatty() and not asked.words)):
         raise UsageError(f"there is nothing to {command}", hint=f"try: {example}")
-    with output.progress("working", total=0, wait=True) as bar:
+    with output.progress(doing, total=0, wait=True) as bar:
         folder = None
         if task is None:
             folder = find_model(asked.model, offline=asked.offline, cache_dir=asked.cache_dir)

@@ -70,4 +70,6 @@ def apply(
     asked = Asked(
         text or [], context, model, lines, check, trace, trace_html, cache_dir, offline, device, threads, json
     )
-    respond(asked, None, command="apply", key="output", example="stackrev apply --model stack-lstm hello")
+    respond(
+        asked, None, command="apply", doing="applying", key="output", example="stackrev apply --model stack-lstm hello"
+    )

@@ -75,4 +75,11 @@ def reverse(
     asked = Asked(
         text or [], context, model, lines, check, trace, trace_html, cache_dir, offline, device, threads, json
     )
-    respond(asked, REVERSAL, command="reverse", key="reversed", example="stackrev reverse '$A string to reverse|'")
+    respond(
+        asked,
+        REVERSAL,
+        command="reverse",
+        doing="reversing",
+        key="reversed",
+        example="stackrev reverse '$A string to reverse|'",
+    )

@@ -111,7 +111,7 @@ def test_nothing_to_apply(run, folder):
     assert run()[0] == 2
     assert run("a", "b")[0] == 2
     code, _, err = run("--model", str(folder / "nowhere"), "hello")
-    assert code == 1
+    assert code == 2
     assert "nowhere" in err
 
 

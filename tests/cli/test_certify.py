@@ -118,7 +118,7 @@ def test_several_models_fail_if_one_does(certify, folder, tmp_path):
 
 def test_a_model_that_is_not_there_is_an_error(certify):
     code, printed = certify("no/such/folder")
-    assert code == 1
+    assert code == 2
     assert printed.err.startswith("error: ")
 
 
