@@ -153,7 +153,7 @@ def _proved(checkpoint: Checkpoint, output: Output) -> Mapping[str, float] | Non
         try:
             proof = check_stored(checkpoint.folder)
         except CheckpointError as error:
-            output.note(f"note: {error.message}")
+            output.note(error.message)
             return None
     if proof is None or proof.conditions is None:
         return None

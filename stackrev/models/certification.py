@@ -23,7 +23,8 @@ from stackrev.kinds.base import ModelConfig
 from stackrev.models.loading import open_decoder
 from stackrev.storage import checkpoints
 from stackrev.storage.certificates import Certificate, read_certificate, write_certificate
-from stackrev.tasks import vocabulary
+from stackrev.tasks import REVERSAL, vocabulary
+from stackrev.tasks.data import task_of
 
 if TYPE_CHECKING:
     from stackrev.models.base import Reverser
@@ -133,9 +134,13 @@ def certify(folder: Path, *, on_stage: Callable[[str], object] = lambda _: None)
         on_stage: Told what is done now.
 
     Raises:
-        CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
+        CheckpointError: The checkpoint is incomplete, damaged or not one of ours, or it has learned another task.
     """
-    weights = checkpoints.describe(folder).checksums[checkpoints.WEIGHTS]
+    description = checkpoints.describe(folder)
+    if not task_of(description.config.data).certifiable:
+        learned = description.config.data.task
+        raise CheckpointError(f"{folder} has learned {learned}, and the proof is about {REVERSAL.name}")
+    weights = description.checksums[checkpoints.WEIGHTS]
     network = open_network(folder)
     start = time.perf_counter()
     on_stage("looking for boxes that hold every state")
@@ -224,7 +229,7 @@ def check_stored(folder: Path) -> Proof | None:
     if certificate.weights != checkpoints.describe(folder).checksums[checkpoints.WEIGHTS]:
         raise CheckpointError(f"the certificate in {folder} is about other weights", hint=again)
     network = open_network(folder)
-    if network is None:
+    if network is None or not task_of(checkpoints.describe(folder).config.data).certifiable:
         raise CheckpointError(f"{folder} holds a certificate, and a model that none can be about", hint=again)
     try:
         boxes = Boxes.from_arrays(certificate.boxes, network)

@@ -122,6 +122,17 @@ def test_a_model_that_is_not_there_is_an_error(certify):
     assert printed.err.startswith("error: ")
 
 
+def test_a_model_of_another_task_is_not_said_to_reverse_wrongly(certify, folder):
+    raw = json.loads((folder / "config.json").read_text())
+    raw["config"]["data"]["task"] = "copy"
+    (folder / "config.json").write_text(json.dumps(raw))
+    code, printed = certify(folder)
+    assert (code, printed.out) == (1, "")
+    assert "has learned copy, and the proof is about reversal" in printed.err
+    with pytest.raises(CheckpointError, match="that none can be about"):
+        check_stored(folder)
+
+
 class TestStored:
     def test_it_is_checked_before_it_is_believed(self, folder):
         assert check_stored(folder).proved
