@@ -33,6 +33,7 @@ class Case:
         change: What is wrong with the repo itself.
         mends: Whether the pull succeeds once the fault is over.
         extra: Environment variables.
+        code: The exit code where it fails: 2 for a name that there is not.
     """
 
     message: str | None
@@ -40,6 +41,7 @@ class Case:
     change: object = None
     mends: bool = False
     extra: dict = field(default_factory=dict)
+    code: int = 1
 
 
 def status(code, where, header=None, **options):
@@ -107,9 +109,9 @@ def sizes(**claimed):
 CASES = {
     "no fault": Case(None),
     "401": Case("refused access", status(401, INFO)),
-    "401 private": Case("there is no model 'user/repo' here or on the Hub", status(401, INFO, "RepoNotFound")),
-    "404 repo": Case("there is no model 'user/repo' here or on the Hub", status(404, INFO, "RepoNotFound")),
-    "404 revision": Case("has no revision 'main'", status(404, INFO, "RevisionNotFound")),
+    "401 private": Case("there is no model 'user/repo' here or on the Hub", status(401, INFO, "RepoNotFound"), code=2),
+    "404 repo": Case("there is no model 'user/repo' here or on the Hub", status(404, INFO, "RepoNotFound"), code=2),
+    "404 revision": Case("has no revision 'main'", status(404, INFO, "RevisionNotFound"), code=2),
     "404 file": Case("lacks a file", status(404, HEAD, "EntryNotFound")),
     "403 gated": Case("is gated", status(403, HEAD, "GatedRepo")),
     "403": Case("refused access", status(403, INFO)),

@@ -99,10 +99,10 @@ def run(server, home, *arguments, hurried=True, **extra):
     return answer
 
 
-def assert_refused(answer, *, message=""):
-    """One line and perhaps a hint on stderr, nothing on stdout, exit code 1, in time, in little memory."""
+def assert_refused(answer, *, message="", code=1):
+    """One line and perhaps a hint on stderr, nothing on stdout, the exit code, in time, in little memory."""
     lines = answer.err.splitlines()
-    assert answer.code == 1, answer.err
+    assert answer.code == code, answer.err
     assert answer.out == ""
     assert lines, answer
     assert lines[0].startswith("error: ")

@@ -80,7 +80,7 @@ def test_pull_when_something_is_wrong(outcomes, name):
         assert first.err == ""
         assert left
     else:
-        assert_refused(first, message=case.message)
+        assert_refused(first, message=case.message, code=case.code)
         assert not left
     if case.mends:
         assert second.code == 0, second.err
