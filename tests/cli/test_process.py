@@ -28,6 +28,8 @@ NOT_UTF_8 = os.fsdecode(b"run\xff")
 HOSTILE = "x\x1b[31m\x07\u202ey\u200b\u2028\U000e0041z"
 SHOWN = "x␛[31m␇‹202E›y‹200B›‹2028›‹E0041›z"
 
+SLOW = pytest.mark.slow
+
 
 def run(*words: str | bytes, env: dict[str, str] | None = None, **more) -> subprocess.CompletedProcess[bytes]:
     if "input" not in more:
@@ -133,7 +135,11 @@ class TestLocales:
 
 class TestStreams:
     @pytest.mark.parametrize(
-        "redirection", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full"]
+        "redirection",
+        [
+            *(">&-", ">/dev/full"),
+            *(pytest.param(each, marks=SLOW) for each in ("2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full")),
+        ],
     )
     @pytest.mark.parametrize(
         "command",

@@ -81,6 +81,7 @@ def test_a_crash_at_any_step_leaves_one_whole_checkpoint(tmp_path, interval, aga
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(checkpoints.FILES)
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path):
     """A process that saves without a pause is killed and what it leaves is read, many times over."""
     code = textwrap.dedent("""

@@ -17,6 +17,7 @@ from stackrev.models import load
 from stackrev.models.lstm import LSTMReverser
 from stackrev.models.stack_lstm import StackLSTMReverser
 from stackrev.storage import checkpoints, hub, names
+from stackrev.storage.certificates import CERTIFICATE
 
 # Names.
 
@@ -92,8 +93,11 @@ def test_push_delete_pull_and_the_server_goes_away(tmp_path):
         assert server.repos[REPO].private
         commit = server.repos[REPO].refs["main"]
         assert (pushed.json["commit"], pushed.json["url"]) == (commit, f"{server.url}/{REPO}/commit/{commit}")
-        assert set(server.repos[REPO].commits[commit]) == {*checkpoints.FILES, ".gitattributes"}
-        assert sum(each.startswith("storage PUT") for each in server.requests) == 1
+        sent = {*checkpoints.FILES, ".gitattributes"}
+        if (source / CERTIFICATE).exists():
+            sent.add(CERTIFICATE)
+        assert set(server.repos[REPO].commits[commit]) == sent
+        assert sum(each.startswith("storage PUT") for each in server.requests) == 1 + (CERTIFICATE in sent)
         assert any("stackrev/" in each or "stackrev" in each for each in server.agents)
         card = server.repos[REPO].commits[commit]["README.md"].data.decode()
         assert pushed.json["scores"]["65-128"]["coarse"] == coarse
