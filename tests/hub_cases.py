@@ -147,6 +147,7 @@ CASES = {
         "there is no model",
         change=lambda server: setattr(server.repos[REPO], "private", True),
         extra={"HF_TOKEN": None},
+        code=2,
     ),
     "private": Case(None, change=lambda server: setattr(server.repos[REPO], "private", True)),
 }

@@ -111,14 +111,14 @@ def test_settings_made_in_the_same_process_are_neither_used_nor_lost():
         assert {name: matplotlib.rcParams[name] for name in mine} == mine
 
 
-def test_what_the_font_does_not_have_is_a_box_and_no_warning(caplog):
+def test_what_the_font_does_not_have_is_shown_by_its_code_point(caplog):
     point = figures.search.TrialPoint(1, 0.5, False, {"日本\ud800$x$ \\frac{": "$\\nonsense{", "layers": 1})
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
         drawing = figures.search.trials([point], title="日本 \ud800 $\\frac{$")
         assert figures.render(drawing, "svg").startswith(b"<?xml")
-    assert drawing.get_suptitle() == "□□ □ $\\frac{$"
-    assert [axes.get_xlabel() for axes in drawing.axes] == ["□□□$x$ \\frac{", "layers"]
+    assert drawing.get_suptitle() == "‹65E5›‹672C› ‹D800› $\\frac{$"
+    assert [axes.get_xlabel() for axes in drawing.axes] == ["‹65E5›‹672C›‹D800›$x$ \\frac{", "layers"]
     assert caplog.records == []
 
 

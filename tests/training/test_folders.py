@@ -73,7 +73,8 @@ def test_pairs_and_kills_damage_nothing():
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split(" pairs: ")[1].split()[0]) >= 2  # of the two that nobody killed, one each gave up
+    gave_up = int(done.stdout.split(" pairs: ")[1].split()[0])
+    assert gave_up >= 1  # in the two pairs that nobody killed, unless one was done before the other began
 
 
 # Files that are not a run's.
