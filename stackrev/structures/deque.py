@@ -217,8 +217,8 @@ def neural_deque(
     else:
         V = kernels.joined(state.values, *values)
         push, pop = (torch.stack(pair, 1).double() for pair in (controls[:2], controls[2:]))
-        reads, *heights = kernels.neural_deque(V, push, pop, *state[1:], kernel_depth(depth, controls[0]))
-        (top, bottom), state = reads.unbind(1), DequeState(V, *heights)
+        top, bottom, *heights = kernels.neural_deque(V, push, pop, *state[1:], kernel_depth(depth, controls[0]))
+        state = DequeState(V, *heights)
     return (*time_first((top, bottom), batch_first), state)  # type: ignore[return-value]
 
 

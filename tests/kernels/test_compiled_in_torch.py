@@ -102,10 +102,11 @@ def test_opcheck_of_a_structure(name, deep):
     call = values, push, pop, push + 1 if deep else None, bottoms, tops, low, high
     call = [None if each is None else each.detach().requires_grad_() for each in call]
     torch.library.opcheck(operator.opaque, tuple(call))
-    _, ends, _, _, _, levels, links = (t.detach() for t in operator.forward(*call))
+    results = structures.Results(*(each.detach() for each in operator.forward(*call)))
     values, push, _, *rest = _detached(call)
-    given = torch.ones(4, 3, 2), None, None, None, torch.ones_like(high)
-    torch.library.opcheck(operator.opaque_backward, (values, push, *rest, ends, levels, links, *given))
+    saved = results.bottoms, results.levels, results.links
+    given = torch.ones(4, 3, 2), None, None, None, None, torch.ones_like(high)
+    torch.library.opcheck(operator.opaque_backward, (values, push, *rest, *saved, *given))
 
 
 @needs_kernels

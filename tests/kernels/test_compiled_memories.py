@@ -94,6 +94,16 @@ def test_depths_and_strengths_above_one(name, depth):
     assert_close(ours, alone(name, PLAIN[name], controls, state, depth), 1e-10)
 
 
+@pytest.mark.parametrize("end", [0, 1])
+@pytest.mark.parametrize("layout", [lambda g: g, lambda g: g[:1].expand_as(g), lambda g: g.mT.contiguous().mT])
+def test_one_end_of_a_deque_may_be_read_alone(end, layout):
+    random = Random(6)
+    controls = random.controls("deque", 9, 3, 5)
+    weight = layout(random.normal(9, 3, 5).detach())
+    ours, theirs = (torch.autograd.grad(each["deque"](*controls)[end], controls, weight) for each in (COMPILED, PLAIN))
+    assert_close(ours, theirs, 1e-10)
+
+
 @pytest.mark.parametrize("name", ["queue", "deque"])
 @pytest.mark.parametrize("strengths", list(itertools.product([0.0, 1.0], repeat=2)))
 def test_whole_strengths_give_the_same_reads(name, strengths):

@@ -44,13 +44,13 @@ struct MemoryCall {
     const double *push, *pop;     // [T, E, B]
     const double* depth;          // [T, B], how much a read covers; null for 1
     MemoryArrays memory;
-    void* reads;                  // result, [T, E, B, M]
+    void* reads[2];               // results, [T, B, M] of each end; the second null where there is one
 };
 
 struct MemoryGradientCall {
     MemoryCall forward;
-    std::int64_t g_step, g_end, g_row;      // from a step's, an end's and a row's g_reads to the next one's
-    const void* g_reads;                    // gradient of the reads, or null
+    const void* g_reads[2];                 // gradients of the reads of each end, or null
+    std::int64_t g_step[2], g_row[2];       // from a step's and from a row's to the next one's
     MemoryGradientArrays gradients;
     double *g_push, *g_pop, *g_depth;       // gradients wanted; g_depth may be null
 };
@@ -132,7 +132,7 @@ struct AnswerCall {
     std::int32_t* written;
 };
 
-// 'i' for an integer of 64 bits, 'd' for a double, 'p' for a pointer, 's' for a struct
+// 'i' for an integer of 64 bits, 'd' for a double, 'p' for a pointer, 's' for a struct or an array
 template <typename Field>
 constexpr char kind_of() {
     if constexpr (std::is_pointer_v<Field>) return 'p';
@@ -166,7 +166,7 @@ STACKREV_LAYOUT(MemoryArrays, values, bottoms0, tops0, low0, high0, bottoms, top
 STACKREV_LAYOUT(MemoryGradientArrays, g_end_values, g_end_bottoms, g_end_tops, g_end_low, g_end_high, g_values, g_bottoms0,
                 g_tops0, g_low0, g_high0)
 STACKREV_LAYOUT(MemoryCall, steps, batch, width, initial, threads, push, pop, depth, memory, reads)
-STACKREV_LAYOUT(MemoryGradientCall, forward, g_step, g_end, g_row, g_reads, gradients, g_push, g_pop, g_depth)
+STACKREV_LAYOUT(MemoryGradientCall, forward, g_reads, g_step, g_row, gradients, g_push, g_pop, g_depth)
 STACKREV_LAYOUT(RecurrenceCall, steps, batch, hidden, width, layers, initial, threads, saving, symbols, stretch, lengths,
                 ids, inputs, noise, hidden0, cell0, read0, recurrent, biases, control, control_bias, top_hidden, push, pop,
                 end_hidden, end_cell, end_read, memory, squashed, activated, cells, sources)

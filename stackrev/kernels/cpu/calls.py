@@ -51,7 +51,7 @@ class MemoryCall(ctypes.Structure):
         *_counts("steps batch width initial threads"),
         *_pointers("push pop depth"),
         ("memory", MemoryArrays),
-        *_pointers("reads"),
+        ("reads", ctypes.c_void_p * 2),
     )
 
 
@@ -60,8 +60,8 @@ class MemoryGradientCall(ctypes.Structure):
 
     _fields_ = (
         ("forward", MemoryCall),
-        *_counts("g_step g_end g_row"),
-        *_pointers("g_reads"),
+        ("g_reads", ctypes.c_void_p * 2),
+        *((name, ctypes.c_int64 * 2) for name in ("g_step", "g_row")),
         ("gradients", MemoryGradientArrays),
         *_pointers("g_push g_pop g_depth"),
     )

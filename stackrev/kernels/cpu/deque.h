@@ -156,6 +156,7 @@ class DequeRow : public Row<S, P> {
         // a read grows with the end towards the top, and with the depth where it stops there
         const auto add = [&](Index e, double sign, Index read_end) {
             return [=, &now, &g_depth](Index i, double alpha, DequeEnd end, const DequeEnd* other) {
+                if (!g_reads[e]) return;
                 const double g = this->weight_backward(i, alpha, g_reads[e], g_values, begun);
                 now.ends[end.source] += sign * g;
                 now.ends[other ? other->source : read_end] -= sign * g;

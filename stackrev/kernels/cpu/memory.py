@@ -23,7 +23,7 @@ from stackrev.kernels.cpu.library import NATIVE
 SMALLEST = 4 << 20
 """Bytes from which on it pays. What is smaller the C library keeps itself."""
 
-_KEPT = 1 << 30  # idle bytes at most
+_KEPT = 2 << 30  # idle bytes at most
 _PAGE = 2 << 20  # a large page, where there are any
 
 _USED = sys.platform == "linux" and hasattr(mmap, "MADV_FREE") and hasattr(mmap, "MADV_HUGEPAGE")

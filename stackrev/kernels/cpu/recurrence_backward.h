@@ -147,7 +147,8 @@ class Backward : Recurrence<S, Structure> {
         const RowOf row = this->row(b);
         S* const g_values = static_cast<S*>(g_.gradients.g_values) + b * M;
         double g_depth = 0, g_push[E], g_pop[E];
-        row.read_backward(t, now.memory[i], 1, Ends<const S>{now.read.data() + i * pr, M}, g_values, g_depth);
+        const S* const g_read = now.read.data() + i * pr;
+        row.read_backward(t, now.memory[i], 1, Ends<const S>{{g_read, g_read + M}}, g_values, g_depth);
         row.step_backward(t, now.memory[i], g_push, g_pop);
 
         const S* const squashed = static_cast<const S*>(c_.squashed) + at * kGates;

@@ -133,7 +133,7 @@ class Forward : Recurrence<S, Structure> {
         row.step(t, now.memory[i]);
         S* const read = now.sources[0].data() + i * weights_.source(0);
         clear<S>(read, R);
-        row.read(t, now.memory[i], 1, Ends<S>{read, M});
+        row.read(t, now.memory[i], 1, Ends<S>{{read, read + M}});
     }
 
     // The state after a row's last step; zeros and empty elements for the steps that it does not take, except for what

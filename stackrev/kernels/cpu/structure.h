@@ -45,13 +45,12 @@ struct Begun {
     }
 };
 
-// What each end reads: end e at data + e * stride
+// What each end reads, or its gradient; null where there is no such end, or no gradient
 template <typename S>
 struct Ends {
-    S* data;
-    Index stride;
+    S* at[2];
 
-    S* operator[](Index e) const { return data + e * stride; }
+    S* operator[](Index e) const { return at[e]; }
 };
 
 // max and min that keep a NaN
@@ -163,8 +162,11 @@ class NeuralMemory {
             for (Index b = first; b < end; ++b) {
                 RowOf memory = row(b);
                 memory.step(t, now[b - first]);
-                const Ends<S> reads{static_cast<S*>(c_.reads) + (t * E * B + b) * M, B * M};
-                for (Index e = 0; e < E; ++e) clear<S>(reads[e], M);
+                Ends<S> reads{};
+                for (Index e = 0; e < E; ++e) {
+                    reads.at[e] = static_cast<S*>(c_.reads[e]) + (t * B + b) * M;
+                    clear<S>(reads[e], M);
+                }
                 memory.read(t, now[b - first], depth(t, b), reads);
             }
         }
@@ -185,10 +187,14 @@ class NeuralMemory {
         for (Index t = T - 1; t >= 0; --t) {
             for (Index b = first; b < end; ++b) {
                 const RowOf memory = row(b);
-                if (g.g_reads) {
-                    const S* const g_reads = static_cast<const S*>(g.g_reads) + t * g.g_step + b * g.g_row;
+                if (g.g_reads[0] || g.g_reads[1]) {
+                    Ends<const S> g_reads{};
+                    for (Index e = 0; e < E; ++e) {
+                        if (!g.g_reads[e]) continue;
+                        g_reads.at[e] = static_cast<const S*>(g.g_reads[e]) + t * g.g_step[e] + b * g.g_row[e];
+                    }
                     double g_depth = 0;
-                    memory.read_backward(t, now[b - first], depth(t, b), Ends<const S>{g_reads, g.g_end},
+                    memory.read_backward(t, now[b - first], depth(t, b), g_reads,
                                          static_cast<S*>(g.gradients.g_values) + b * M, g_depth,
                                          Begun{begun.data() + b - first, rows});
                     if (g.g_depth) g.g_depth[t * B + b] = g_depth;

@@ -44,7 +44,8 @@ class Results(NamedTuple):
     """What comes out.
 
     Attributes:
-        reads: [T, B, M]; of a deque [T, 2, B, M].
+        reads: [T, B, M]; of a deque those at the top.
+        reads_bottom: [T, B, M], of a deque; otherwise empty.
         bottoms: [N + E T, B].
         tops: [N + E T, B].
         low: [B]; of a stack empty.
@@ -54,6 +55,7 @@ class Results(NamedTuple):
     """
 
     reads: Tensor
+    reads_bottom: Tensor
     bottoms: Tensor
     tops: Tensor
     low: Tensor
@@ -76,6 +78,7 @@ class GradientArguments(NamedTuple):
     levels: Tensor
     links: Tensor
     g_reads: Tensor | None
+    g_reads_bottom: Tensor | None
     g_end_bottoms: Tensor | None
     g_end_tops: Tensor | None
     g_end_low: Tensor | None
@@ -139,8 +142,10 @@ def _results(layout: Layout, given: Arguments, empty: Callable[..., Tensor] = Te
     """Unfilled memory."""
     elements, batch, width = given.values.shape
     initial, steps = given.bottoms0.shape[0], given.push.shape[0]
+    at_the_bottom = steps if layout.ends == 2 else 0
     return Results(
-        empty(given.values, *given.push.shape, width),
+        empty(given.values, steps, batch, width),
+        empty(given.values, at_the_bottom, batch, width),
         *(empty(given.push, elements, batch), empty(given.push, elements, batch)),
         *(empty(given.push, 0 if given.low0 is None else batch), empty(given.push, batch)),
         *kept(layout, initial, steps, given.high0),
@@ -172,18 +177,18 @@ def _forward(name: str, layout: Layout, *arguments: Any) -> Results:
     results = _results(layout, given, new_empty)
     low = None if given.low0 is None else results.low
     ends = results.bottoms, results.tops, low, results.high
-    memory = arrays(given.values, given[4:], ends, results[5:])
+    memory = arrays(given.values, given[4:], ends, (results.levels, results.links))
     whole = _call(memory, given.push, given.pop, given.depth, given.values)
-    whole.reads = pointer(results.reads)
+    whole.reads = results.reads.data_ptr(), results.reads_bottom.data_ptr()
     call(name, given.values.dtype, whole)
     return results
 
 
 def _backward(name: str, *arguments: Any) -> Gradients:
     given = GradientArguments(*_whole(arguments[:10]), *arguments[10:])
-    g_reads = None if given.g_reads is None else _rows_contiguous(given.g_reads)
-    strides = (0, 0, 0) if g_reads is None else (g_reads.stride(0), g_reads.stride(1), g_reads.stride(-2))
-    others = _whole(given[11:])
+    g_reads = [None if each is None else _rows_contiguous(each) for each in (given.g_reads, given.g_reads_bottom)]
+    steps, rows = zip(*((0, 0) if each is None else each.stride()[:2] for each in g_reads), strict=True)
+    others = _whole(given[12:])
     wanted = _gradients(given, new_empty)
     memory = arrays(given.values, given[3:7], (given.bottoms, None, None, None), (given.levels, given.links))
     forward = _call(memory, given.push, None, given.depth, given.values)
@@ -192,15 +197,15 @@ def _backward(name: str, *arguments: Any) -> Gradients:
     gradients = MemoryGradientArrays(None, *map(pointer, (*others, wanted.g_values, *g_initial)))
     g_depth = None if given.depth is None else pointer(wanted.g_depth)
     g_strengths = pointer(wanted.g_push), pointer(wanted.g_pop), g_depth
-    whole = MemoryGradientCall(forward, *strides, pointer(g_reads), gradients, *g_strengths)
-    if g_reads is None:
+    whole = MemoryGradientCall(forward, tuple(map(pointer, g_reads)), steps, rows, gradients, *g_strengths)
+    if g_reads == [None, None]:
         wanted.g_depth.zero_()
     call(f"{name}_backward", given.values.dtype, whole)
     return wanted
 
 
 def _rows_contiguous(gradient: Tensor) -> Tensor:
-    """The same numbers [T, ..., B, M], each row contiguous.
+    """The same numbers [T, B, M], each row contiguous.
 
     The gradient of a sum is one number that stands for all: it becomes one row that stands for all.
     """
@@ -225,7 +230,7 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _arguments_gradients(
     ctx: Any, backward: Callable[..., tuple[Tensor, ...]], *grads: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    given = GradientArguments(*ctx.saved_tensors, *grads[:5])
+    given = GradientArguments(*ctx.saved_tensors, *grads[:6])
     found = Gradients(*backward(*given))
     return (
         *(found.g_values, found.g_push, found.g_pop, None if given.depth is None else found.g_depth),
@@ -312,9 +317,8 @@ def neural_stack(
     Returns:
         The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B] and height [B].
     """
-    found = STACK_OPERATOR(values, push, pop, depth, bottoms0, tops0, None, height0)
-    reads, bottoms, tops, _, height, *_ = found
-    return reads, bottoms, tops, height
+    found = Results(*STACK_OPERATOR(values, push, pop, depth, bottoms0, tops0, None, height0))
+    return found.reads, found.bottoms, found.tops, found.high
 
 
 def neural_queue(
@@ -332,7 +336,8 @@ def neural_queue(
     Returns:
         The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B], low [B] and high [B].
     """
-    return QUEUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:5]
+    found = Results(*QUEUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0))
+    return found.reads, *found[2:6]
 
 
 def neural_deque(
@@ -348,7 +353,7 @@ def neural_deque(
     """The deque of structures/deque.py, on arguments that belong together; `Arguments` has their shapes.
 
     Returns:
-        The reads [T, 2, B, M] at the top and at the bottom, and the final bottoms [N + 2T, B], tops [N + 2T, B],
+        The reads at the top and at the bottom, [T, B, M] each, and the final bottoms [N + 2T, B], tops [N + 2T, B],
         low [B] and high [B].
     """
-    return DEQUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:5]
+    return DEQUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:6]
