@@ -11,6 +11,7 @@
 // Padding stays zero through a step and back: a cell with z = 0 and c = 0 gives h = 0 and passes no gradient.
 #pragma once
 
+#include <type_traits>
 #include <vector>
 
 #include "matmul.h"
@@ -101,22 +102,51 @@ struct Weights {
     }
 };
 
+// Calls work(j, n) with n = 4 or 1, as a constant, for runs of n vectors' numbers from j on, which cover `size` numbers.
+template <typename S, typename Work>
+[[gnu::always_inline]] inline void by_vectors(Index size, const Work& work) {
+    constexpr Index count = Lanes<S>::count;
+    Index j = 0;
+    for (; j + 4 * count <= size; j += 4 * count) work(j, std::integral_constant<int, 4>{});
+    for (; j < size; j += count) work(j, std::integral_constant<int, 1>{});
+}
+
+// n vectors from `from` on
+template <typename S, int n>
+[[gnu::always_inline]] inline void load_some(Vector<S> (&x)[n], const S* from) {
+#pragma GCC unroll 8
+    for (int v = 0; v < n; ++v) x[v] = load<S>(from + v * Lanes<S>::count);
+}
+
+template <typename S, int n>
+[[gnu::always_inline]] inline void store_some(S* to, const Vector<S> (&x)[n]) {
+#pragma GCC unroll 8
+    for (int v = 0; v < n; ++v) store<S>(to + v * Lanes<S>::count, x[v]);
+}
+
 // activated: i, f, o = sigmoid(z), g = tanh(z), which may be z's own memory;   c = f c + i g,   h = o tanh(c)
 template <typename S>
 inline void lstm_cell(const S* z, S* activated, S* c, S* h, Index ph) {
     for (Index j = 0; j < ph; j += Lanes<S>::count) {
-        const Vector<S> i = sigmoid<S>(load<S>(z + j));
-        const Vector<S> f = sigmoid<S>(load<S>(z + ph + j));
+        Vector<S> gates[3] = {load<S>(z + j), load<S>(z + ph + j), load<S>(z + 3 * ph + j)};
         const Vector<S> g = hyperbolic_tangent<S>(load<S>(z + 2 * ph + j));
-        const Vector<S> o = sigmoid<S>(load<S>(z + 3 * ph + j));
-        const Vector<S> next = f * load<S>(c + j) + i * g;
-        store<S>(activated + j, i);
-        store<S>(activated + ph + j, f);
+        sigmoids<S>(gates);
+        store<S>(activated + j, gates[0]);
+        store<S>(activated + ph + j, gates[1]);
         store<S>(activated + 2 * ph + j, g);
-        store<S>(activated + 3 * ph + j, o);
-        store<S>(c + j, next);
-        store<S>(h + j, o * hyperbolic_tangent<S>(next));
+        store<S>(activated + 3 * ph + j, gates[2]);
+        store<S>(c + j, gates[1] * load<S>(c + j) + gates[0] * g);
     }
+    by_vectors<S>(ph, [&](Index j, auto n) {
+        Vector<S> squashed[n.value];
+        load_some<S>(squashed, c + j);
+        hyperbolic_tangents<S>(squashed);
+#pragma GCC unroll 8
+        for (int v = 0; v < n.value; ++v) {
+            const Index at = j + v * Lanes<S>::count;
+            store<S>(h + at, load<S>(activated + 3 * ph + at) * squashed[v]);
+        }
+    });
 }
 
 // From the gradient of h and of c to those of z and of the cell before, which replaces g_c.
@@ -148,12 +178,22 @@ inline void gate_inputs(const Weights<S>& weights, const S* h, const S* noise, S
 // In place, for `size` numbers whose padding may be written
 template <typename S>
 inline void sigmoid_all(S* x, Index size) {
-    for (Index i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, sigmoid<S>(load<S>(x + i)));
+    by_vectors<S>(size, [&](Index j, auto n) {
+        Vector<S> some[n.value];
+        load_some<S>(some, x + j);
+        sigmoids<S>(some);
+        store_some<S>(x + j, some);
+    });
 }
 
 template <typename S>
 inline void tanh_all(S* x, Index size) {
-    for (Index i = 0; i < size; i += Lanes<S>::count) store<S>(x + i, hyperbolic_tangent<S>(load<S>(x + i)));
+    by_vectors<S>(size, [&](Index j, auto n) {
+        Vector<S> some[n.value];
+        load_some<S>(some, x + j);
+        hyperbolic_tangents<S>(some);
+        store_some<S>(x + j, some);
+    });
 }
 
 // gate = clamp((1 + 2e) sigmoid - e, 0, 1), given the sigmoid

@@ -80,16 +80,17 @@ class Packed {
     Buffer<S> data_;
 };
 
-// R rows of a panel of W vectors. Where R is small, U partial sums each hide the latency of the additions.
+// R rows of a panel of W vectors. The sums of a row start from the numbers at `from`, or from 0 if that is null. Where R is
+// small, U partial sums each hide the latency of the additions.
 template <typename S, int R, int W, int U>
-inline void tile(S* out, Index out_stride, const S* in, Index in_stride, const S* panel, Index depth, bool add) {
+inline void tile(S* out, Index out_stride, const S* const* from, const S* in, Index in_stride, const S* panel, Index depth) {
     constexpr int count = Lanes<S>::count;
     Vector<S> sum[U][R][W];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 2
         for (int w = 0; w < W; ++w) {
-            sum[0][r][w] = add ? load<S>(out + r * out_stride + w * count) : Vector<S>{};
+            sum[0][r][w] = from ? load<S>(from[r] + w * count) : Vector<S>{};
 #pragma GCC unroll 4
             for (int u = 1; u < U; ++u) sum[u][r][w] = Vector<S>{};
         }
@@ -130,36 +131,47 @@ inline void tile(S* out, Index out_stride, const S* in, Index in_stride, const S
 }
 
 template <typename S, int R, int W, bool alike>
-void tile_of(int rows, S* out, Index out_stride, const S* in, Index in_stride, const S* panel, Index depth, bool add) {
+void tile_of(int rows, S* out, Index out_stride, const S* const* from, const S* in, Index in_stride, const S* panel,
+             Index depth) {
     if (rows == R) {
         constexpr int partial = alike ? 1 : R == 1 ? 4 : R <= 3 ? 2 : 1;
-        tile<S, R, W, partial>(out, out_stride, in, in_stride, panel, depth, add);
+        tile<S, R, W, partial>(out, out_stride, from, in, in_stride, panel, depth);
     } else if constexpr (R > 1) {
-        tile_of<S, R - 1, W, alike>(rows, out, out_stride, in, in_stride, panel, depth, add);
+        tile_of<S, R - 1, W, alike>(rows, out, out_stride, from, in, in_stride, panel, depth);
     }
 }
 
-// out (+)= in @ weights, for `rows` rows in tiles of nearly equal height; if `alike`, to the last bit the same for a row
-// whatever the number of rows
-template <typename S, bool alike = false>
-void multiply(Index rows, S* out, Index out_stride, const S* in, Index in_stride, const Packed<S>& weights, bool add) {
+// out = start + in @ weights, for `rows` rows in tiles of nearly equal height, where start(i) is the address of the numbers
+// that row i starts from, or null for 0 in all rows; if `alike`, to the last bit the same for a row whatever the number of rows
+template <typename S, bool alike = false, typename Start>
+void multiply_from(const Start& start, Index rows, S* out, Index out_stride, const S* in, Index in_stride,
+                   const Packed<S>& weights) {
     if (rows == 0) return;
     const Index tiles = (rows + kTileRows - 1) / kTileRows;
     for (Index p = 0; p < weights.panels(); ++p) {
+        const Index column = p * Packed<S>::kPanel;
         for (Index i = 0; i < tiles; ++i) {
             const Index first = rows * i / tiles, end = rows * (i + 1) / tiles;
-            S* const to = out + first * out_stride + p * Packed<S>::kPanel;
-            const S* const from = in + first * in_stride;
             const int height = static_cast<int>(end - first);
+            const S* from[kTileRows];
+            const bool zero = start(first) == nullptr;
+            for (int r = 0; r < height && !zero; ++r) from[r] = start(first + r) + column;
+            S* const to = out + first * out_stride + column;
+            const S* const x = in + first * in_stride;
             if (weights.width_of(p) == Packed<S>::kPanel) {
-                tile_of<S, kTileRows, 2, alike>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(),
-                                                add);
+                tile_of<S, kTileRows, 2, alike>(height, to, out_stride, zero ? nullptr : from, x, in_stride, weights.panel(p), weights.depth());
             } else {
-                tile_of<S, kTileRows, 1, alike>(height, to, out_stride, from, in_stride, weights.panel(p), weights.depth(),
-                                                add);
+                tile_of<S, kTileRows, 1, alike>(height, to, out_stride, zero ? nullptr : from, x, in_stride, weights.panel(p), weights.depth());
             }
         }
     }
+}
+
+// out (+)= in @ weights
+template <typename S>
+void multiply(Index rows, S* out, Index out_stride, const S* in, Index in_stride, const Packed<S>& weights, bool add) {
+    const auto start = [=](Index i) -> const S* { return add ? out + i * out_stride : nullptr; };
+    multiply_from<S>(start, rows, out, out_stride, in, in_stride, weights);
 }
 
 // Some rows of the two factors of a sum of products, in' @ g

@@ -2,7 +2,7 @@
 //
 //     Lanes<S>::type     a vector of Lanes<S>::count numbers of type S (float or double)
 //     load, store        between a vector and memory of any alignment
-//     exponential, sigmoid, hyperbolic_tangent, total
+//     split_exponentials, sigmoids, hyperbolic_tangents, total
 //
 // The width follows the compiler's flags, so one source serves AVX-512, AVX2, SSE2 and NEON.
 #pragma once
@@ -105,38 +105,62 @@ inline Vector<S> clamped(Vector<S> y, S low, S high) {
     return y > highs ? highs : y;
 }
 
+// The functions below take N vectors at once and go through them operation by operation: each is a long chain in which
+// every operation waits for the one before, and the processor does not look far enough ahead to find the next vector's.
+#define STACKREV_EACH _Pragma("GCC unroll 8") for (int v = 0; v < N; ++v)
+
 // y = n ln 2 + r with |r| <= ln 2 / 2: exp(y) = 2^n exp(r). Gives 2^n and exp(r) - 1, which keeps its accuracy near 0.
 // `narrow`: y is known to be where exp neither underflows nor overflows.
-template <typename S, bool narrow = false>
-inline void split_exponential(Vector<S> y, Vector<S>& power, Vector<S>& minus_one) {
+template <typename S, bool narrow = false, int N>
+[[gnu::always_inline]] inline void split_exponentials(Vector<S> (&y)[N], Vector<S> (&power)[N], Vector<S> (&minus_one)[N]) {
     using L = Lanes<S>;
-    if constexpr (!narrow) y = clamped<S>(y, L::smallest, L::largest);
-    const Vector<S> shifted = y * L::log2_e + L::shifter;
-    const Vector<S> n = shifted - L::shifter;
-    const Vector<S> r = (y - n * L::ln2_high) - n * L::ln2_low;
-    power = (Vector<S>)(((typename L::bits)shifted << L::mantissa) + L::one);
-    Vector<S> p = Vector<S>{} + reciprocal_factorial<S>(L::terms);
+    Vector<S> n[N], r[N];
+    if constexpr (!narrow) STACKREV_EACH y[v] = clamped<S>(y[v], L::smallest, L::largest);
+    STACKREV_EACH power[v] = y[v] * L::log2_e + L::shifter;
+    STACKREV_EACH n[v] = power[v] - L::shifter;
+    STACKREV_EACH r[v] = (y[v] - n[v] * L::ln2_high) - n[v] * L::ln2_low;
+    STACKREV_EACH power[v] = (Vector<S>)(((typename L::bits)power[v] << L::mantissa) + L::one);
+    STACKREV_EACH minus_one[v] = Vector<S>{} + reciprocal_factorial<S>(L::terms);
 #pragma GCC unroll 16
-    for (int k = L::terms - 1; k >= 2; --k) p = p * r + reciprocal_factorial<S>(k);
-    minus_one = p * (r * r) + r;
+    for (int k = L::terms - 1; k >= 2; --k) STACKREV_EACH minus_one[v] = minus_one[v] * r[v] + reciprocal_factorial<S>(k);
+    STACKREV_EACH minus_one[v] = minus_one[v] * (r[v] * r[v]) + r[v];
 }
 
-// 1 / (1 + exp(-x))
 template <typename S>
-inline Vector<S> sigmoid(Vector<S> x) {
-    Vector<S> power, minus_one;
-    split_exponential<S>(-x, power, minus_one);
-    return 1 / (1 + (power * minus_one + power));
+inline void split_exponential(Vector<S> y, Vector<S>& power, Vector<S>& minus_one) {
+    Vector<S> ys[1] = {y}, powers[1], rests[1];
+    split_exponentials<S>(ys, powers, rests);
+    power = powers[0];
+    minus_one = rests[0];
 }
 
-// (exp(2x) - 1) / (exp(2x) + 1)
+// 1 / (1 + exp(-x)), in place
+template <typename S, int N>
+[[gnu::always_inline]] inline void sigmoids(Vector<S> (&x)[N]) {
+    Vector<S> power[N], minus_one[N];
+    STACKREV_EACH x[v] = -x[v];
+    split_exponentials<S>(x, power, minus_one);
+    STACKREV_EACH x[v] = 1 / (1 + (power[v] * minus_one[v] + power[v]));
+}
+
+// (exp(2x) - 1) / (exp(2x) + 1), in place
+template <typename S, int N>
+[[gnu::always_inline]] inline void hyperbolic_tangents(Vector<S> (&x)[N]) {
+    Vector<S> power[N], minus_one[N];
+    STACKREV_EACH x[v] = clamped<S>(x[v], -20, 20);  // tanh is 1 to the last bit from there
+    STACKREV_EACH x[v] = x[v] + x[v];
+    split_exponentials<S, true>(x, power, minus_one);
+    STACKREV_EACH x[v] = power[v] * minus_one[v] + (power[v] - 1);
+    STACKREV_EACH x[v] = x[v] / (x[v] + 2);
+}
+
+#undef STACKREV_EACH
+
 template <typename S>
 inline Vector<S> hyperbolic_tangent(Vector<S> x) {
-    x = clamped<S>(x, -20, 20);  // tanh is 1 to the last bit from there
-    Vector<S> power, minus_one;
-    split_exponential<S, true>(x + x, power, minus_one);
-    const Vector<S> e = power * minus_one + (power - 1);
-    return e / (e + 2);
+    Vector<S> one[1] = {x};
+    hyperbolic_tangents<S>(one);
+    return one[0];
 }
 
 // The sum of a vector's numbers: its upper half is added to its lower half until one is left.

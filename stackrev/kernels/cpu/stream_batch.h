@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <memory>
 #include <utility>
@@ -60,7 +61,7 @@ class StreamBatch {
    public:
     StreamBatch(const StreamModel& model, const AnswerCall& call)
         : model_(model), a_(call), B(std::min<Index>(call.count, kChunkRows)), ph(model.ph), pr(model.pr), z_(B * 4 * ph),
-          values_(B * pr), gates_(padded<float>(model.sizes.gates() * B)), o_(B * model.po), scores_(B * model.pv),
+          values_(B * pr), gates_(padded<float>(model.sizes.gates() * B)), o_(B * model.po), scores_(B * model.pv), starts_(B),
           logits_bias_(model.pv) {
         for (Index k = 0; k < model.sizes.layers; ++k) {
             sources_.emplace_back(B * model.encoder.weights.source(k));
@@ -175,11 +176,11 @@ class StreamBatch {
         const Weights<float>& weights = cell.weights;
         const Index width = weights.source(k);
         for (Index i = 0; i < rows; ++i) {
-            copy<float>(z_.data() + i * 4 * ph,
-                        k == 0 ? cell.symbols.data() + rows_[i].fed * 4 * ph : weights.biases[k - 1].data(), 4 * ph);
+            starts_[i] = k == 0 ? cell.symbols.data() + rows_[i].fed * 4 * ph : weights.biases[k - 1].data();
             if (k > 0) copy<float>(sources_[k].data() + i * width, hidden(k - 1, i), ph);
         }
-        multiply<float, true>(rows, z_.data(), 4 * ph, sources_[k].data(), width, weights.recurrent[k], true);
+        const auto start = [&](Index i) { return starts_[i]; };
+        multiply_from<float, true>(start, rows, z_.data(), 4 * ph, sources_[k].data(), width, weights.recurrent[k]);
         for (Index i = 0; i < rows; ++i) {
             float* const z = z_.data() + i * 4 * ph;
             lstm_cell<float>(z, z, cells_[k].data() + i * ph, hidden(k, i), ph);
@@ -197,8 +198,8 @@ class StreamBatch {
             pushing = pushing || (i % 2 == 0 && gates_[i] != 0);
         }
         if (pushing) {
-            for (Index i = 0; i < rows; ++i) copy<float>(values_.data() + i * pr, weights.value_bias.data(), pr);
-            multiply<float, true>(rows, values_.data(), pr, hidden(top, 0), weights.source(top), weights.value, true);
+            const auto start = [&](Index) { return weights.value_bias.data(); };
+            multiply_from<float, true>(start, rows, values_.data(), pr, hidden(top, 0), weights.source(top), weights.value);
             tanh_all<float>(values_.data(), rows * pr);
         }
         for (Index i = 0; i < rows; ++i) {
@@ -234,14 +235,12 @@ class StreamBatch {
     // The most probable next symbol of each row, which it is fed next
     void guess(Index rows) {
         const Index po = model_.po, pv = model_.pv, top = model_.sizes.layers - 1;
-        for (Index i = 0; i < rows; ++i) {
-            copy<float>(o_.data() + i * po, model_.output_bias.data(), po);
-            copy<float>(scores_.data() + i * pv, logits_bias_.data(), pv);
-        }
         const Index width = model_.encoder.weights.source(top);
-        multiply<float, true>(rows, o_.data(), po, hidden(top, 0), width, model_.output, true);
+        const auto output = [&](Index) { return model_.output_bias.data(); };
+        const auto logits = [&](Index) { return logits_bias_.data(); };
+        multiply_from<float, true>(output, rows, o_.data(), po, hidden(top, 0), width, model_.output);
         tanh_all<float>(o_.data(), rows * po);
-        multiply<float, true>(rows, scores_.data(), pv, o_.data(), po, model_.logits, true);
+        multiply_from<float, true>(logits, rows, scores_.data(), pv, o_.data(), po, model_.logits);
         for (Index i = 0; i < rows; ++i) rows_[i].fed = first_greatest(scores_.data() + i * pv);
     }
 
@@ -249,22 +248,25 @@ class StreamBatch {
     std::int32_t first_greatest(const float* scores) const {
         typedef std::int32_t Places __attribute__((vector_size(kVectorBytes)));
         constexpr Index count = Lanes<float>::count;
-        const Vector<float> nothing{};
-        Vector<float> best = load<float>(scores), wrong{};
+        Vector<float> best = load<float>(scores), sum = best;
         Places places{};  // of each lane's best, the place of its vector
-        for (Index j = 0; j < model_.pv; j += count) {
+        for (Index j = count; j < model_.pv; j += count) {
             const Vector<float> each = load<float>(scores + j);
             places = each > best ? Places{} + static_cast<std::int32_t>(j) : places;
             best = each > best ? each : best;
-            wrong += each == each ? nothing : each;
+            sum += each;
         }
         std::int32_t greatest = 0;
-        if (const float nan = total<float>(wrong); nan == nan) {
-            for (std::int32_t lane = 1; lane < count; ++lane) {
-                const std::int32_t place = places[lane] + lane, now = places[greatest] + greatest;
-                if (scores[place] > scores[now] || (scores[place] == scores[now] && place < now)) greatest = lane;
+        if (const float all = total<float>(sum); all == all) {
+            float lanes[count];
+            std::int32_t starts[count];
+            store<float>(lanes, best);
+            std::memcpy(starts, &places, sizeof starts);
+            const float most = *std::max_element(lanes, lanes + count);
+            greatest = std::numeric_limits<std::int32_t>::max();
+            for (std::int32_t lane = 0; lane < count; ++lane) {
+                greatest = std::min(greatest, lanes[lane] == most ? starts[lane] + lane : greatest);
             }
-            greatest += places[greatest];
         } else {
             for (std::int32_t v = 1; v < model_.V; ++v) greatest = scores[v] > scores[greatest] ? v : greatest;
         }
@@ -275,6 +277,7 @@ class StreamBatch {
     const AnswerCall& a_;
     const Index B, ph, pr;
     std::vector<Row> rows_;
+    std::vector<const float*> starts_;               // what each row's pre-activations start from
     std::vector<Buffer<float>> sources_, cells_;    // a layer [B, source], [B, ph]
     Buffer<float> z_, values_, gates_, o_, scores_;  // [B, 4 ph], [B, pr], [B, 2], [B, po], [B, pv]
     Buffer<float> logits_bias_;                      // [pv], lowest where there is no symbol
