@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from stackrev.cli.check_lines import CheckLines
 from stackrev.cli.common import share
-from stackrev.cli.output import Output
+from stackrev.cli.output import Output, cells
 from stackrev.evaluation.capabilities import CanTrace
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.traces import trace
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SAMPLE = "The quick brown fox jumps over the lazy dog"
-SPARKS = 40
-"""How many columns a sparkline has."""
+SPARKS, BAR = 40, 20
+"""How many columns a sparkline and a bar have, where there is room."""
+NAME, VALUE = 10, 8
+"""How many columns a line's name and its number have."""
 FRAME_SECONDS = 0.1
 SAMPLE_SECONDS = 1.0
 """How often the sample is transduced anew; less often where that takes more than a twentieth of the time."""
@@ -148,11 +151,12 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _plain(trainer: Trainer, output: Output) -> OnEvent:
-    speed = _Speed(trainer)
+    speed, checks = _Speed(trainer), CheckLines(trainer.config.data)
 
     def on_event(event: Event) -> None:
         if isinstance(event, CheckEvent):
-            output.say(_check_line(trainer, event, speed))
+            for line in checks.lines(event, speed(), None):
+                output.say(line)
 
     return on_event
 
@@ -162,13 +166,15 @@ def _live(trainer: Trainer) -> Iterator[OnEvent]:
     from rich.console import Console
     from rich.live import Live
 
+    from stackrev.cli.resizing import resizable
+
     console = Console(stderr=True, highlight=False, markup=False)
-    view = _View(trainer)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    view, checks = _View(trainer), CheckLines(trainer.config.data)
+    with Live(console=console, auto_refresh=False, transient=True) as live, resizable(live):
 
         def on_event(event: Event) -> None:
             if isinstance(event, CheckEvent):
-                console.print(_check_line(trainer, event, view.speed))
+                console.print("\n".join(checks.lines(event, view.speed(), console.width)))
             if view.take(event):
                 live.update(view.draw(console.width), refresh=True)
 
@@ -210,42 +216,72 @@ class _View:
         """The view, for so many columns."""
         from rich.text import Text
 
+        config = self._trainer.config
+        room = width - NAME - VALUE - 2
+        lines = [Text(line, style="bold") for line in _flowing(self._title(width), width)]
+        lines.append(_row("loss", f"{self._loss:.4f}", _trend(_thinned(self._losses.means, room)), "blue"))
+        for lengths, series in zip((config.data.lengths, config.data.test_lengths), self._accuracies, strict=True):
+            if means := _thinned(series.means, room):
+                lines.append(_row(f"{lengths}", share(means[-1]), sparkline(means, low=0, high=1), "green"))
+        if self._closing is not None:
+            lines += _near(self._closing, width)
+        if self._peek is not None:
+            lines += _sample(self._peek, width)
+        for line in lines:
+            line.truncate(width, overflow="ellipsis")
+        return Text("\n", no_wrap=True, overflow="crop").join(lines)
+
+    def _title(self, width: int) -> list[str]:
+        """The kind of model, how far it is, how fast, and how much time is left."""
         config, batch, end = self._trainer.config, self._trainer.progress.batch, self._trainer.end
         speed = self.speed()
         left = _clock((end - batch) / speed) if speed > 0 else "?"
-        done = round(20 * batch / max(1, end))
-        title = f"{config.model.kind}  {'█' * done}{'░' * (20 - done)}  batch {batch:,} of {end:,}"
-        lines = [
-            Text(f"{title}  {speed * config.training.batch_size:,.0f} strings/s  {left} left", style="bold"),
-            _row("loss", f"{self._loss:.4f}", _trend(self._losses.means), "blue"),
-        ]
-        for lengths, series in zip((config.data.lengths, config.data.test_lengths), self._accuracies, strict=True):
-            if means := series.means:
-                lines.append(_row(f"{lengths}", share(means[-1]), sparkline(means, low=0, high=1), "green"))
-        if self._closing is not None:
-            lines.append(_near(self._closing))
-        if self._peek is not None:
-            lines += _sample(self._peek)
-        for line in lines:
-            line.truncate(width, overflow="ellipsis")
-        return Text("\n").join(lines)
+        bar = _bar(batch / max(1, end), min(BAR, width // 8))
+        counted = f"batch {batch:,} of {end:,}"
+        return [config.model.kind, bar, counted, f"{speed * config.training.batch_size:,.0f} strings/s", f"{left} left"]
+
+
+def _flowing(pieces: Sequence[str], width: int) -> list[str]:
+    """Pieces in as few lines as they fit, two blanks between neighbours."""
+    lines: list[str] = []
+    for piece in pieces:
+        if lines and cells(lines[-1]) + 2 + cells(piece) <= width:
+            lines[-1] += f"  {piece}"
+        else:
+            lines.append(piece)
+    return lines
+
+
+def _bar(done: float, length: int) -> str:
+    full = round(length * min(1.0, max(0.0, done)))
+    return "█" * full + "░" * (length - full)
+
+
+def _thinned(means: list[float], most: int) -> list[float]:
+    """Values as means of as few neighbours as it takes for at most so many of them."""
+    each = max(1, -(-len(means) // max(1, most)))
+    return [sum(part) / len(part) for part in (means[at : at + each] for at in range(0, len(means), each))]
 
 
 def _row(name: str, value: str, sparks: str, style: str) -> Text:
     from rich.text import Text
 
-    return Text(f"{name:<10}{value:>8}  ") + Text(sparks, style=style)
+    return Text(f"{name:<{NAME}}{value:>{VALUE}}  ") + Text(sparks, style=style)
 
 
-def _near(closing: Closing) -> Text:
+def _near(closing: Closing, width: int) -> list[Text]:
     """How near the run is to a proof: how wide the boxes are, as a share of what it takes, and the margins in them."""
     from rich.text import Text
 
     wide = min(1.0, closing.scale)
-    right = closing.gates > 0 and closing.logits > 0
-    margins = f"gates {closing.gates:+.1f}, logits {closing.logits:+.1f} at the worst of all strings"
-    bar = f"{'█' * round(20 * wide)}{'░' * (20 - round(20 * wide))}"
-    return Text(f"{'proof':<10}{wide:>8.1%}  ") + Text(f"{bar}  {margins}", style="green" if right else "yellow")
+    style = "green" if closing.gates > 0 and closing.logits > 0 else "yellow"
+    parts = [f"gates {closing.gates:+.1f}, logits {closing.logits:+.1f}", "at the worst of all strings"]
+    room = width - NAME - VALUE - 2
+    bar, margins = _bar(wide, min(BAR, max(0, room))), " ".join(parts)
+    if len(bar) + 2 + len(margins) <= room:
+        return [_row("proof", f"{wide:.1%}", f"{bar}  {margins}", style)]
+    below = [margins] if len(margins) <= width - NAME else parts
+    return [_row("proof", f"{wide:.1%}", bar, style), *(Text(" " * NAME).append(line, style=style) for line in below)]
 
 
 def _trend(logarithms: Sequence[float]) -> str:
@@ -256,7 +292,7 @@ def _trend(logarithms: Sequence[float]) -> str:
     return sparkline(logarithms, low=min(min(logarithms), high - 1), high=high)
 
 
-def _sample(peek: Peek) -> list[Text]:
+def _sample(peek: Peek, width: int) -> list[Text]:
     """The gates, the sample, and below it what is written, wrong characters marked."""
     from rich.text import Text
 
@@ -264,9 +300,10 @@ def _sample(peek: Peek) -> list[Text]:
     if peek.reading and peek.writing:
         parts = [f"{name} push {each.push:.2f} pop {each.pop:.2f}" for name, each in
                  (("reading:", peek.reading), ("writing:", peek.writing))]  # fmt: skip
-        lines.append(Text(f"{'gates':<10}{'   '.join(parts)}"))
-    lines.append(Text(f"{'sample':<10}{visible(peek.text)}"))
-    written = Text(f"{'':<10}")
+        flowing = _flowing(parts, width - NAME)
+        lines += [Text(f"{name:<{NAME}}{line}") for name, line in zip(("gates", ""), flowing, strict=False)]
+    lines.append(Text(f"{'sample':<{NAME}}{visible(peek.text)}"))
+    written = Text(" " * NAME)
     for place, symbol in enumerate(peek.written):
         wrong = peek.wanted[place : place + 1] != (symbol,)
         if place:
@@ -279,21 +316,6 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def _check_line(trainer: Trainer, event: CheckEvent, speed: _Speed) -> str:
-    data = trainer.config.data
-    scores = "   ".join(
-        f"{lengths} coarse {share(each.coarse)} fine {share(each.fine)}"
-        for lengths, each in ((data.lengths, event.validation), (data.test_lengths, event.test))
-    )
-    line = f"batch {event.batch:>6}   loss {event.loss:.4f}   {scores}   {speed():.1f} batches/s"
-    return line if event.closing is None else f"{line}   {_closing(event.closing)}"
-
-
-def _closing(closing: Closing) -> str:
-    margins = f"gates {closing.gates:+.1f}, logits {closing.logits:+.1f}"
-    return f"bounds close: {margins}" if closing.closed else f"bounds at {min(1.0, closing.scale):.1%}: {margins}"
 
 
 class _Speed:

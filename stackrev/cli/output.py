@@ -145,17 +145,17 @@ class Output:
         """Whole lines of the result, from what writes into a file."""
         self.text(text.removesuffix("\n"))
 
-    def table(self, rows: Sequence[Sequence[str]], *, fold: bool = False) -> None:
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Rows of the result, in columns: the first to the left, the others to the right.
+
+        Columns for which a terminal has no room follow in tables of their own, each with the first column again.
 
         Args:
             rows: The head first.
-            fold: Whether columns that do not fit the terminal follow in tables of their own, each with the first
-                column again.
         """
         shown = [[self.out.shown(cell) for cell in row] for row in rows]
         widths = [max(map(cells, column)) for column in zip(*shown, strict=True)]
-        for number, places in enumerate(_folded(widths, self.width) if fold else [range(1, len(widths))]):
+        for number, places in enumerate(_folded(widths, self.width) if self.out.terminal else [range(1, len(widths))]):
             if number:
                 self.line()
             for row in shown:

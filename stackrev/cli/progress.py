@@ -33,6 +33,7 @@ class Bar:
         self._show, self._wait = show, wait
         self._start = time.monotonic()
         self._progress: Progress | None = None
+        self._opened = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         if self._show and not self._wait:
@@ -61,19 +62,24 @@ class Bar:
     def hide(self) -> None:
         """Take it off the terminal, so that something can be written there; it comes back if the work goes on."""
         if self._progress is not None:
-            self._progress.stop()
+            self._opened.close()
             self._progress = None
         self.begin()
 
     def _open(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
-        name = TextColumn("{task.description}", markup=False)
-        columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        from stackrev.cli.resizing import resizable
+
+        name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+        bar = BarColumn(bar_width=None, table_column=Column(ratio=1))
+        columns = (name, bar, MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
         self._task = self._progress.add_task(self._description, total=self._total)
-        self._progress.start()
+        self._opened.enter_context(self._progress)
+        self._opened.enter_context(resizable(self._progress.live))
         self._update()
 
     def _update(self) -> None:
@@ -84,7 +90,7 @@ class Bar:
 @contextlib.contextmanager
 def busy(doing: str, *, show: bool) -> Iterator[None]:
     """A word on stderr that is wiped away when the work is done."""
-    if not show:
+    if not show or _has_display():
         yield
         return
     sys.stderr.write(f"{doing}...")
@@ -94,3 +100,9 @@ def busy(doing: str, *, show: bool) -> Iterator[None]:
     finally:
         sys.stderr.write("\r\x1b[K")
         sys.stderr.flush()
+
+
+def _has_display() -> bool:
+    """Whether bars are shown already; rich then stands in the place of stderr, and says what there is to wait for."""
+    proxy = sys.modules.get("rich.file_proxy")
+    return proxy is not None and isinstance(sys.stderr, proxy.FileProxy)

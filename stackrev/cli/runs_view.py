@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from stackrev.cli.output import Output
+from stackrev.cli.output import Output, cells
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+
+INDENT = "    "
 
 
 class RunsView:
@@ -28,8 +31,9 @@ class RunsView:
         """Say something that stays, such as what came of a run."""
         if self._bars is not None:
             self._bars.refresh()  # where the others stand now, however soon after the last frame
-            shown = self._output.err.shown(text)
-            self._bars.console.print(shown, markup=False, highlight=False, soft_wrap=True)
+            console = self._bars.console
+            for line in folded(self._output.err.shown(text), console.width):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         elif not self._output.quiet:
             self._output.say(text)
 
@@ -59,7 +63,27 @@ def runs_view(output: Output) -> Iterator[RunsView]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    from stackrev.cli.resizing import resizable
+
+    where = TextColumn("{task.description}", markup=False, table_column=Column(ratio=3, no_wrap=True))
+    bar = BarColumn(bar_width=None, table_column=Column(ratio=1))
+    console = Console(stderr=True)
+    with (
+        Progress(where, bar, TimeElapsedColumn(), console=console, transient=True, expand=True) as bars,
+        resizable(bars.live),
+    ):
         yield RunsView(output, bars)
+
+
+def folded(text: str, width: int) -> list[str]:
+    """A line in lines of at most so many columns, broken between words; all but the first are indented."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1].strip() else lines[-1] + word
+        if cells(longer) > width and lines[-1].strip():
+            lines.append(INDENT + word)
+        else:
+            lines[-1] = longer
+    return lines

@@ -205,7 +205,7 @@ def _print(output: Output, found: Mapping[str, Any], over: Sequence[str]) -> Non
     counts = [f"{count} {state}" for state, count in found["trials"].items() if count]
     output.line(f"study {found['study']}: {', '.join(counts) or 'no trial yet'}")
     if found["best"]:
-        output.table([("trial", *_COLUMNS.values(), *over), *(_row(each, over) for each in found["best"])], fold=True)
+        output.table([("trial", *_COLUMNS.values(), *over), *(_row(each, over) for each in found["best"])])
         output.text(f"to train the best of them:\n{found['command']}")
 
 

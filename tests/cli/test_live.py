@@ -18,7 +18,6 @@ from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.tasks.data import DataConfig
 from stackrev.tasks.vocabulary import ASCII
-from stackrev.training.certified import Closing
 from stackrev.training.trainer import BatchEvent, Trainer
 
 TINY = DataConfig(
@@ -89,20 +88,20 @@ def test_the_gates_and_the_sample_of_a_network_that_is_right():
     assert "".join(found.written) == " ehT&"
     assert found.reading == pytest.approx((1, 0), abs=1e-3)
     assert found.writing == pytest.approx((0, 1), abs=1e-3)
-    *_, written = live._sample(found)
+    *_, written = live._sample(found, 80)
     assert {str(span.style) for span in written.spans} == {"green"}
 
 
 def test_wrong_characters_are_marked():
     *_, sample, written = live._sample(
-        live.Peek("abc", ("c", "x", "a", "\x1b"), ("c", "b", "a", "&"), ASCII, None, None)
+        live.Peek("abc", ("c", "x", "a", "\x1b"), ("c", "b", "a", "&"), ASCII, None, None), 80
     )
     assert sample.plain == "sample    abc"
     assert written.plain == "          cxa␛"
     assert ["red" in str(span.style) for span in written.spans] == [False, True, False, True]
 
 
-@pytest.mark.parametrize("width", [30, 100])
+@pytest.mark.parametrize("width", [30, 40, 80, 100])
 def test_the_view_holds_what_there_is_to_see(width):
     trainer = trainer_of()
     view = live._View(trainer)
@@ -111,7 +110,7 @@ def test_the_view_holds_what_there_is_to_see(width):
     assert all(len(line) <= width for line in text.splitlines())
     for word in ("loss", "1-4", "5-6", "gates", "sample", "The "):
         assert word in text
-    if width == 100:
+    if width >= 40:
         assert "batch 6 of 6" in text
         assert "strings/s" in text
         assert "0:00 left" in text
@@ -132,7 +131,8 @@ def test_a_terminal_gets_the_view_and_a_line_a_check(monkeypatch):
     with live.training_view(trainer, quiet=False) as on_event:
         trainer.run(on_event)
     text = stderr.getvalue()
-    assert text.count("batch      3   loss") == 1
+    assert text.count("batch    loss  coarse    fine  coarse    fine  batch/s") == 1
+    assert text.count("\n      3  ") == 1
     assert "sample    The" in text
 
 
@@ -142,7 +142,9 @@ def test_elsewhere_lines_and_nothing_that_moves(monkeypatch):
     trainer = trainer_of()
     with live.training_view(trainer, quiet=False) as on_event:
         trainer.run(on_event)
-    assert [line.split()[:2] for line in stderr.getvalue().splitlines()] == [["batch", "3"], ["batch", "6"]]
+    groups, names, *lines = stderr.getvalue().splitlines()
+    assert (groups.split(), names.split()[:2]) == (["1-4", "5-6"], ["batch", "loss"])
+    assert [line.split()[0] for line in lines] == ["3", "6"]
     assert "\x1b" not in stderr.getvalue()
 
 
@@ -165,7 +167,6 @@ def test_a_run_that_settles_for_a_proof_shows_how_near_it_is(monkeypatch):
     assert f"gates {near.gates:+.1f}, logits {near.logits:+.1f} at the worst of all strings" in drawn
     assert f"{near.scale:.1%}" in drawn
     assert "at the worst" not in live._View(trainer_of()).draw(200).plain
-    lines = [live._check_line(trainer, event, view.speed) for event in events if not isinstance(event, BatchEvent)]
-    assert all("   bounds at 0." in line for line in lines)
-    closed = live._closing(Closing(1.0, 7.25, -3.5, 2.0, closed=True))
-    assert closed == "bounds close: gates +7.2, logits -3.5"
+    narrow = view.draw(40).plain.splitlines()
+    assert f"{'':10}gates {near.gates:+.1f}, logits {near.logits:+.1f}" in narrow
+    assert f"{'':10}at the worst of all strings" in narrow

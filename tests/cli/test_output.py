@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from stackrev.cli import answering, requests
-from stackrev.cli.output import GREEN, Output, Painted, Styled, in_a_line, to_json
+from stackrev.cli.output import GREEN, Output, Painted, Stream, Styled, in_a_line, to_json
 from stackrev.cli.progress import Bar
 from stackrev.errors import DataError, StackrevError
 
@@ -158,7 +158,9 @@ def test_a_long_line_is_announced_and_refused_without_memory(capfd, monkeypatch,
 def test_a_table_that_is_too_wide_is_folded(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     rows = [("trial", "value", "seconds", "learning_rate"), ("1", "0.5", "2", "0.001"), ("12", "0.25", "33", "0.1")]
-    Output().table(rows, fold=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Stream, "terminal", True)
+        Output().table(rows)
     out = capsys.readouterr().out
     assert out == (
         "trial  value\n1        0.5\n12      0.25\n\n"
