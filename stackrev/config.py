@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -381,7 +382,10 @@ def _read(hint: Any, value: object, where: str) -> Any:
             raise ConfigError(f"{where} is out of range")
         value = float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{where} must be {hint.__name__}, not {type(value).__name__}")
+        raise ConfigError(f"{where} must be {_IN_WORDS.get(hint, 'a text')}, not {reprlib.repr(value)}")
     if isinstance(value, float) and math.isnan(value):
         raise ConfigError(f"{where} is not a number")
     return value
+
+
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false"}

@@ -38,6 +38,10 @@ def did_you_mean(name: str, names: Sequence[str]) -> str:
     return f"{guess} {every}" if len(names) <= FEW else guess
 
 
+class NotFoundError(StackrevError):
+    """What somebody has named is not there. On the command line that is wrong usage, whatever it is."""
+
+
 class ConfigError(StackrevError):
     """A configuration has an unknown key, a wrong type or a value out of range."""
 
@@ -50,11 +54,15 @@ class DataError(StackrevError):
     """A data file, or a request for data, is malformed."""
 
 
+class DataNotFoundError(DataError, NotFoundError):
+    """A data file is not there."""
+
+
 class FileError(StackrevError):
     """A file cannot be read, written or locked."""
 
 
-class MissingFileError(FileError):
+class MissingFileError(FileError, NotFoundError):
     """There is no such file."""
 
 
@@ -76,7 +84,7 @@ class CheckpointError(StackrevError):
     """A checkpoint cannot be found, read, verified or written."""
 
 
-class ModelNotFoundError(CheckpointError):
+class ModelNotFoundError(CheckpointError, NotFoundError):
     """No model has the name that was asked for."""
 
 
@@ -88,8 +96,16 @@ class TrainingError(StackrevError):
     """A training run cannot start, go on or resume."""
 
 
+class RunNotFoundError(TrainingError, NotFoundError):
+    """A folder holds no run to go on with."""
+
+
 class StudyError(StackrevError):
     """A study, or an experiment, cannot be opened, read or written, or is of something else."""
+
+
+class StudyNotFoundError(StudyError, NotFoundError):
+    """There is no such study, experiment or seed."""
 
 
 class NativeError(StackrevError):

@@ -82,7 +82,7 @@ def explain(error: typer.TyperException, words: Sequence[str]) -> tuple[str, str
         return f"{option} takes no value" if "not take" in message else f"{option} needs a value", hint
     if parameter is not None and parameter.required and "issing" in message:
         name = parameter.opts[0] if parameter.param_type_name == "option" else value_name(parameter)
-        return f"{path} needs {'an' if name[0] in 'AEIOU' else 'a'} {name}", hint
+        return f"{path} needs {'an' if name[0] in 'AEIO' else 'a'} {name}", hint
     if extra := re.search(r"unexpected extra argument(?:s|\(s\))? \((.*)\)", message, re.DOTALL):
         return f"{path} does not take {extra[1]!r}", hint
     return message[:1].lower() + message[1:].rstrip("."), hint

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackrev.errors import DataError, FileError
+from stackrev.errors import DataError, DataNotFoundError
 from stackrev.figures.search import TrialPoint
 from stackrev.storage import files
 
@@ -27,6 +27,8 @@ def read_seeds(path: Path) -> list[History]:
         DataError: The file cannot be read, or is no list of seeds.
     """
     file = path / "seeds.jsonl" if path.is_dir() else path
+    if path.is_dir() and not file.exists():
+        raise DataNotFoundError(f"{path} holds no experiment", hint="stackrev experiment run starts one")
     try:
         lines = [json.loads(line) for line in _read(file).decode().splitlines()]
         histories = [checks(line["history"], str(file)) for line in lines]
@@ -109,7 +111,5 @@ def _number(value: object) -> float:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    with files.raising(DataError, missing=DataNotFoundError):
         return files.read_bytes(path, _LARGEST)
-    except FileError as error:
-        raise DataError(error.message, hint=error.hint) from error

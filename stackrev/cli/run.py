@@ -11,7 +11,7 @@ from stackrev.cli.arguments import explain, require_values, typed_words, with_ve
 from stackrev.cli.commands import app
 from stackrev.cli.common import UsageError
 from stackrev.cli.output import Output
-from stackrev.errors import ConfigError, ModelNotFoundError, StackrevError
+from stackrev.errors import ConfigError, NotFoundError, StackrevError
 
 
 def run(arguments: Sequence[str] | None) -> int:
@@ -53,8 +53,10 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
     match error:
         case StackrevError():
             message, hint = error.message, error.hint
-            if isinstance(error, ConfigError | UsageError | ModelNotFoundError):
-                code, hint = 2, hint or "--help shows what can be asked for"
+            if isinstance(error, ConfigError | UsageError | NotFoundError):
+                code = 2
+            if isinstance(error, ConfigError | UsageError):
+                hint = hint or "--help shows what can be asked for"
         case typer.TyperException():
             code = error.exit_code
             message, hint = explain(error, words)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stackrev.errors import StudyError
+from stackrev.errors import StudyNotFoundError
 from stackrev.experiments.measurements import MEASUREMENTS
 from stackrev.experiments.processes import Processes
 from stackrev.experiments.runs import OnStage
@@ -105,7 +105,7 @@ def rerun(
     """
     setting, stored = read_setting(folder), read_seeds(folder)
     if missing := [seed for seed in seeds if seed not in stored]:
-        raise StudyError(f"{folder} has no seed {missing[0]}", hint=f"it has {len(stored)} seeds")
+        raise StudyNotFoundError(f"{folder} has no seed {missing[0]}", hint=f"it has {len(stored)} seeds")
     with Processes(setting, min(workers, len(seeds)), None, on_stage) as processes:
         left = list(seeds)
         while left or processes.running:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrev.config import to_dict
-from stackrev.errors import ConfigError, FileError, MissingFileError, StudyError
+from stackrev.errors import ConfigError, FileError, MissingFileError, StudyError, StudyNotFoundError
 from stackrev.experiments.measurements import MEASUREMENTS
 from stackrev.kinds.config import Config, read_config
 from stackrev.storage import files
@@ -124,6 +124,6 @@ def read_setting(folder: Path) -> ExperimentSetting:
     try:
         return ExperimentSetting.from_dict(read_json(folder / SETTING, LARGEST), name=folder.name)
     except MissingFileError:
-        raise StudyError(f"{folder} holds no experiment", hint="stackrev experiment run starts one") from None
+        raise StudyNotFoundError(f"{folder} holds no experiment", hint="stackrev experiment run starts one") from None
     except ConfigError as error:
         raise StudyError(f"{folder / SETTING}: {error.message}", hint=error.hint) from error

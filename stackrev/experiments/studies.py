@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stackrev.errors import MissingExtraError, StackrevError, StudyError
+from stackrev.errors import MissingExtraError, StackrevError, StudyError, StudyNotFoundError
 from stackrev.experiments import databases
 from stackrev.experiments.journal import Journal, Workers
 from stackrev.storage import files
@@ -98,7 +98,7 @@ class Study:
         self._workers: Workers | databases.Heartbeats | None = None
         with self._calling(f"cannot open the study {name!r}"):
             if self._journal is not None and not make and not self._journal.exists():
-                raise StudyError(f"there is no study in {journal}", hint="name its --journal or its --storage")
+                raise StudyNotFoundError(f"there is no study in {journal}", hint="name its --journal or its --storage")
             self._storage = self._open()
             self._study = self._load(make, sampler, pruner)
 
@@ -130,7 +130,7 @@ class Study:
         except KeyError:
             names = sorted(optuna.get_all_study_names(self._storage))
             known = f"there is {', '.join(names)}" if names else "there is none yet"
-            raise StudyError(f"there is no study {self.name!r}", hint=f"{known}; --study chooses") from None
+            raise StudyNotFoundError(f"there is no study {self.name!r}", hint=f"{known}; --study chooses") from None
 
     # What a study holds.
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stackrev.config import LengthRange
-from stackrev.errors import DataError, VocabularyError
+from stackrev.errors import DataError, DataNotFoundError, VocabularyError
 from stackrev.storage import files
 from stackrev.tasks import REVERSAL, vocabulary
 from stackrev.tasks.base import Task
@@ -91,7 +91,7 @@ def read(
 
 
 def _strings(path: Path, task: Task) -> Iterator[Tensor]:
-    with files.raising(DataError), files.opened(path, _LARGEST) as file:
+    with files.raising(DataError, missing=DataNotFoundError), files.opened(path, _LARGEST) as file:
         number = 0
         while line := file.readline(LONGEST_LINE + 1):
             number += 1

@@ -33,12 +33,18 @@ _LONGEST_NAME = 200  # in bytes, with room for what a staged name adds
 
 
 @contextlib.contextmanager
-def raising(kind: type[StackrevError]) -> Iterator[None]:
-    """Turn a `FileError` from inside into an error of another kind, with the same message and hint."""
+def raising(kind: type[StackrevError], *, missing: type[StackrevError] | None = None) -> Iterator[None]:
+    """Turn a `FileError` from inside into an error of another kind, with the same message and hint.
+
+    Args:
+        kind: Of what kind.
+        missing: Of what kind if there is no such file; `kind` if None.
+    """
     try:
         yield
     except FileError as error:
-        raise kind(error.message, hint=error.hint) from error
+        found = missing if missing is not None and isinstance(error, MissingFileError) else kind
+        raise found(error.message, hint=error.hint) from error
 
 
 # Reading.
@@ -54,7 +60,7 @@ def opened(path: Path, limit: int) -> Iterator[BinaryIO]:
     """
     try:
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | AT_ONCE))  # noqa: SIM115 - see below
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise MissingFileError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:
         raise FileError(f"{path} cannot be read: {_reason(error)}") from error

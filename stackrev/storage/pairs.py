@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stackrev.config import LengthRange
-from stackrev.errors import DataError, VocabularyError
+from stackrev.errors import DataError, DataNotFoundError, VocabularyError
 from stackrev.storage import files
 from stackrev.storage.format import sha
 from stackrev.tasks.base import Task
@@ -47,7 +47,7 @@ def complete(config: PairsConfig, *, given: Collection[str] = ()) -> PairsConfig
         DataError: A file cannot be read or is not one of pairs, with its line; or it holds too few.
     """
     if config.data is None:
-        raise DataError("the task pairs needs pairs", hint="name a file with --data")
+        raise DataNotFoundError("the task pairs needs pairs", hint="name a file with --data")
     read = {name: _read(path, config) for name in _FILES if (path := getattr(config, name)) is not None}
     pairs, _ = read["data"]
     symbols = sorted({symbol for pair in pairs for side in pair[:2] for symbol in side})
@@ -162,7 +162,7 @@ def _encode(path: str, pairs: list[_Pair], vocabulary: Vocabulary) -> dict[Ids, 
 
 def _read(path: str, config: PairsConfig) -> tuple[list[_Pair], str]:
     """The pairs of a file, and its checksum."""
-    with files.raising(DataError):
+    with files.raising(DataError, missing=DataNotFoundError):
         data = files.read_bytes(Path(path), LARGEST)
     vocabulary = Vocabulary(0, words=config.tokens == "words")
     pairs = list(_pairs(path, data, vocabulary))

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from stackrev.errors import CheckpointError, LockedError, TrainingError
+from stackrev.errors import CheckpointError, LockedError, RunNotFoundError, TrainingError
 from stackrev.evaluation.certificate.proof import Proof
 from stackrev.evaluation.scoring import Scores, score
 from stackrev.kinds.config import Config, settings_of
@@ -118,7 +118,7 @@ class Run:
             CheckpointError: The state is damaged.
         """
         if not (folder / STATE).is_file():
-            raise TrainingError(
+            raise RunNotFoundError(
                 f"{folder} holds no run to resume", hint="leave out --resume to start one, or name its folder"
             )
         with _locked(folder):

@@ -213,5 +213,5 @@ def test_pairs_from_the_command_line(file: Path, tmp_path: Path, capsys: pytest.
     assert cli.main(["train", "--data", str(file), *TINY]) == 2
     assert "the task reversal has no --data\nhint: it goes with --task pairs" in capsys.readouterr().err
     file.unlink()
-    assert cli.main(["evaluate", *model, "--quiet"]) == 1
+    assert cli.main(["evaluate", *model, "--quiet"]) == 2
     assert "there is no file" in capsys.readouterr().err
