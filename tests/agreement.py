@@ -69,7 +69,7 @@ def by_kernels(folder: Path, wanted: Sequence[str]) -> Iterator[Steps]:
     assert opened is not None
     stream = opened(config.model, {name: each.data for name, each in weights.items()})
     for text in wanted:
-        ids = texts.bind(text).ids
+        ids = list(texts.bind(text).ids)
         stream.reset()
         stream.encode([vocabulary.START, *ids])
         written = stream.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, len(ids) + 1).tolist()

@@ -29,7 +29,7 @@ LINES: Mapping[str, Mapping[str, tuple[tuple[str, str], ...]]] = {
         ),
     },
     "command": {
-        "stackrev/cli/commands.py": (("    search,", "    tasks,"),),
+        "stackrev/cli/commands.py": (('    "search",', '    "tasks",'),),
         "README.md": (("stackrev models list ", "stackrev tasks  # what can be learned"),),
     },
     "measurement": {

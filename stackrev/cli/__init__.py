@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from stackrev.cli.commands import app as app
+    import typer
+
+    app: typer.Typer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,9 +49,9 @@ def program() -> int:
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, the Typer application, loaded when it is first asked for."""
+    """`app`, the Typer application with every command, loaded when it is first asked for."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from stackrev.cli.commands import app
+    from stackrev.cli.commands import application
 
-    return app
+    return application()

@@ -19,6 +19,7 @@ from stackrev.cli.output import GREEN, RED, Output, Painted, Styled
 from stackrev.cli.progress import Bar
 from stackrev.cli.requests import Meaning, Request, name, require_room
 from stackrev.errors import DataError, StackrevError
+from stackrev.tasks.vocabulary import END
 
 if TYPE_CHECKING:
     from stackrev.evaluation.traces import Trace
@@ -170,13 +171,14 @@ class Answering:
         self._key, self._check, self._page = key, asked.check, asked.trace_html
         self._tracer = _tracer(asked.model, folder, task) if asked.trace else None
         self._contents = None if self._page is None else _contents(asked.model, folder)
+        self._plain = not (output.json or output.out.terminal or asked.check or self._page or self._tracer)
         self._begun: deque[tuple[list[Request], Iterator[list[int]]]] = deque()
         self.count = self.wrong = 0
 
     def begin(self, batch: list[Request]) -> None:
         """Begin to transduce texts, which goes on while others are read."""
+        self._bar.expect(2 * sum(len(request.bound.ids) for request in batch))
         for request in batch:
-            self._bar.expect(2 * len(request.bound.ids))
             if len(request.bound.ids) >= LONG:
                 self.finish()
                 self._announce(request)
@@ -188,6 +190,8 @@ class Answering:
             self._print(*self._begun.popleft())
 
     def _print(self, batch: list[Request], written: Iterator[list[int]]) -> None:
+        if self._plain:
+            return self._print_plain(batch, written)
         try:
             for request, ids in zip(batch, written, strict=True):
                 self.count += 1
@@ -204,12 +208,21 @@ class Answering:
         finally:
             self._output.flush()
 
+    def _print_plain(self, batch: list[Request], written: Iterator[list[int]]) -> None:
+        """The same where there is nothing to print but the answers."""
+        lines: list[str] = []
+        try:
+            for request, ids in zip(batch, written, strict=True):
+                lines.append(request.bound.show(_shown(request, ids)))
+        finally:
+            self.count += len(lines)
+            self._output.lines(lines)
+            self._output.flush()
+
     def _wanted(self, request: Request) -> list[int]:
         """What is to be written, the end marker included."""
-        from stackrev.tasks import vocabulary
-
         try:
-            return [*self._task.answer(request.bound.ids), vocabulary.END]
+            return [*self._task.answer(request.bound.ids), END]
         except DataError as error:
             where = f"line {request.line}: " if request.line else ""
             raise DataError(f"{where}{error.message}", hint=error.hint) from None
@@ -227,10 +240,7 @@ class Answering:
         self._output.note(f"{name(request)} has {length:,} {self._task.unit}s, which take about {takes}")
 
     def _show(self, request: Request, ids: list[int], wanted: list[int], error: int | None) -> None:
-        from stackrev.tasks import vocabulary
-
-        ended = ids[-1:] == [vocabulary.END]
-        shown = ids[:-1] if ended and not request.marked else ids
+        shown = _shown(request, ids)
         if self._output.json:
             result: dict[str, Any] = {"text": request.text, self._key: request.bound.show(shown)}
             if self._check:
@@ -267,6 +277,11 @@ class Answering:
         if not self._output.out.terminal:
             return trace.plain(found)
         return trace.picture(found, width=self._output.width, colour=self._output.out.colour)
+
+
+def _shown(request: Request, ids: list[int]) -> list[int]:
+    """What is shown of what is written: the end marker only where the text has markers too."""
+    return ids[:-1] if not request.marked and ids[-1:] == [END] else ids
 
 
 def _coloured(
@@ -318,7 +333,6 @@ def first_error(written: list[int], wanted: list[int]) -> int | None:
 
 def describe(request: Request, ids: list[int], wanted: list[int], error: int, *, unit: str) -> str:
     """What went wrong, in a line."""
-    from stackrev.tasks import vocabulary
     from stackrev.tasks.visible import visible
 
     def symbol(written: list[int]) -> str:
@@ -326,7 +340,7 @@ def describe(request: Request, ids: list[int], wanted: list[int], error: int, *,
             return "nothing"
         symbol = written[error - 1]
         # A symbol that can't be seen goes by the name of its mark, in a pipe too.
-        return "the end" if symbol == vocabulary.END else f"'{visible(request.bound.show([symbol]))}'"
+        return "the end" if symbol == END else f"'{visible(request.bound.show([symbol]))}'"
 
     where = f"line {request.line}: " if request.line else ""
     total = len(wanted) - 1

@@ -2,55 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from stackrev.cli import (
-    apply,
-    certify,
-    common,
-    evaluate,
-    experiment,
-    generate_data,
-    models,
-    page,
-    plot,
-    reverse,
-    search,
-    train,
-)
+from stackrev.cli import common
 from stackrev.cli.help_pages import App
 from stackrev.cli.output import Output
 
-app = App(
-    name="stackrev",
-    help="Neural networks that reverse strings with a differentiable stack.",
-    epilog=common.examples(
-        "stackrev reverse '$A string to reverse|'",
-        "stackrev evaluate --lengths 65-128",
-        "stackrev train --seed 1",
-    ),
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
 COMMANDS = (
-    reverse,
-    apply,
-    page,
-    evaluate,
-    certify,
-    train,
-    generate_data,
-    models,
-    search,
-    experiment,
-    plot,
+    "reverse",
+    "apply",
+    "page",
+    "evaluate",
+    "certify",
+    "train",
+    "generate-data",
+    "models",
+    "search",
+    "experiment",
+    "plot",
 )
-"""The modules of the commands, in the order of the help page."""
+"""The commands, in the order of the help page. Each is in the module of its name."""
 
-for _module in COMMANDS:
-    app.add_typer(_module.app)
+
+def application(names: Sequence[str] = COMMANDS) -> App:
+    """The application with these commands; the modules of others, which take a while, are not imported."""
+    app = App(
+        name="stackrev",
+        help="Neural networks that reverse strings with a differentiable stack.",
+        epilog=common.examples(
+            "stackrev reverse '$A string to reverse|'",
+            "stackrev evaluate --lengths 65-128",
+            "stackrev train --seed 1",
+        ),
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    for name in names:
+        app.add_typer(import_module(f"stackrev.cli.{name.replace('-', '_')}").app)
+    app.callback(invoke_without_command=True)(_root)
+    return app
 
 
 def _version(asked: bool) -> None:
@@ -59,7 +53,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
     version: Annotated[

@@ -131,7 +131,7 @@ def peek(trainer: Trainer) -> Peek:
     training = model.training
     model.eval()
     try:
-        (written,) = greedy(model, [torch.tensor(bound.ids)], limit=len(wanted))
+        (written,) = greedy(model, [torch.tensor(list(bound.ids))], limit=len(wanted))
     finally:
         model.train(training)
     return Peek(text, tuple(bound.clusters(written)), wanted, task.written, None, None)

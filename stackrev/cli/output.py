@@ -136,6 +136,14 @@ class Output:
         if terminal:
             self.out.flush()
 
+    def lines(self, lines: Sequence[str]) -> None:
+        """Many lines of the result."""
+        if self.out.terminal:
+            for line in lines:
+                self.line(line)
+        elif lines:
+            self.out.write("\n".join(lines) + "\n")
+
     def text(self, block: str) -> None:
         """Lines of the result, as one text."""
         for line in block.split("\n"):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import typer
 
 from stackrev.cli.arguments import explain, require_values, typed_words, with_version_everywhere
-from stackrev.cli.commands import app
+from stackrev.cli.commands import COMMANDS, application
 from stackrev.cli.common import UsageError
 from stackrev.cli.output import Output
 from stackrev.errors import ConfigError, NotFoundError, StackrevError
@@ -18,8 +18,10 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run a command line; see `stackrev.cli.main`."""
     words = typed_words() if arguments is None else list(arguments)
     try:
-        command = with_version_everywhere(typer.main.get_command(app))
-        if not any(name.startswith("_STACKREV_COMPLETE") for name in os.environ):
+        completing = any(name.startswith("_STACKREV_COMPLETE") for name in os.environ)
+        alone = not completing and words and words[0] in COMMANDS
+        command = with_version_everywhere(typer.main.get_command(application(words[:1] if alone else COMMANDS)))
+        if not completing:
             require_values(command, words)
         # Typer would expand variables, ~ and * on Windows, inside quotes too.
         code = command.main(

@@ -9,8 +9,10 @@ Imports torch only where a model in torch runs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from threading import RLock
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from stackrev.tasks import REVERSAL, vocabulary
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from stackrev.evaluation.capabilities import Transducer
     from stackrev.kernels.cpu.stream import Stream
     from stackrev.tasks.base import Task
+
+_Strings: TypeAlias = Sequence[Sequence[int]]
+_Answers: TypeAlias = list[list[int]]
 
 PIECE = 32_768
 """How many symbols are read or written between two reports of progress."""
@@ -69,7 +74,7 @@ class NativeDecoder:
 
     def __init__(self, stream: Stream, width: int, task: Task = REVERSAL, *, threads: int | None = None) -> None:
         self._stream, self._width, self._task = stream, width, task
-        self._threads = threads or cores()
+        self._threads = _Threads(threads or cores())
 
     @property
     def bytes_per_symbol(self) -> int:
@@ -82,16 +87,19 @@ class NativeDecoder:
         """See `Decoder.write`. Threads begin at once, before the first answer is asked for."""
         short = [place for place, string in enumerate(strings) if len(string) <= SHORT]
         groups = list(_groups(strings, short))
-        pool = _pool(self._threads) if self._threads > 1 and len(groups) > 1 else None
-        futures = [pool.submit(self._answer, [strings[place] for place in group]) for group in groups] if pool else []
-        return self._collect(strings, groups, futures, pool, on_progress or (lambda count: None))
+        begun = None
+        if self._threads.count > 1 and len(groups) > 1:
+            begun = self._threads.begin(self._answer, ([strings[place] for place in group] for group in groups))
+        written = self._collect(strings, groups, begun, on_progress or (lambda count: None))
+        if begun is not None:
+            weakref.finalize(written, begun.end)  # also where no answer is ever asked for
+        return written
 
     def _collect(
         self,
         strings: Sequence[Sequence[int]],
         groups: Sequence[Sequence[int]],
-        futures: Sequence[Future[list[list[int]]]],
-        pool: ThreadPoolExecutor | None,
+        begun: _Write | None,
         tell: Callable[[int], object],
     ) -> Iterator[list[int]]:
         """The answers in the order of the strings, each as soon as it and all before it are there."""
@@ -102,15 +110,15 @@ class NativeDecoder:
                 if place in group_of and place not in answers:
                     number = group_of[place]
                     group = groups[number]
-                    found = futures[number].result() if futures else self._answer([strings[each] for each in group])
+                    found = begun.answers[number].result() if begun else self._answer([strings[each] for each in group])
                     answers.update(zip(group, found, strict=True))
                     tell(sum(len(strings[each]) + len(answers[each]) for each in group))
                 yield answers.pop(place) if place in answers else self._write_long(string, tell)
         finally:
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+            if begun is not None:
+                begun.end()
 
-    def _answer(self, strings: Sequence[Sequence[int]]) -> list[list[int]]:
+    def _answer(self, strings: _Strings) -> _Answers:
         limits = [self._task.most_written(len(each)) for each in strings]
         start, separator, stop = vocabulary.START, vocabulary.SEPARATOR, vocabulary.END
         return self._stream.answer(strings, start=start, separator=separator, stop=stop, limits=limits)
@@ -141,11 +149,58 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads of one write's own, which end with it, so that a fork meets none."""
-    from concurrent.futures import ThreadPoolExecutor  # which takes a while to import
+class _Threads:
+    """Threads that all writes of a decoder share, and that end with the last of them, so that a fork meets none.
 
-    return ThreadPoolExecutor(threads)
+    Args:
+        count: How many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._lock = RLock()  # `end` may be called in the middle of `begin`, by the garbage collector
+        self._writes = 0
+        self._pool: ThreadPoolExecutor | None = None
+
+    def begin(self, work: Callable[[_Strings], _Answers], parts: Iterable[_Strings]) -> _Write:
+        """Begin a write: work on its parts, in turn."""
+        from concurrent.futures import ThreadPoolExecutor  # which takes a while to import
+
+        with self._lock:
+            self._writes += 1
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.count)
+            return _Write(self, [self._pool.submit(work, part) for part in parts])
+
+    def end(self) -> None:
+        """A write has ended."""
+        with self._lock:
+            self._writes -= 1
+            pool = self._pool if self._writes == 0 else None
+            self._pool = None if pool else self._pool
+        if pool is not None:
+            pool.shutdown()
+
+
+class _Write:
+    """The parts of a write that threads are at work on.
+
+    Args:
+        threads: They.
+        answers: Of each part.
+    """
+
+    def __init__(self, threads: _Threads, answers: list[Future[_Answers]]) -> None:
+        self._threads, self.answers = threads, answers
+        self._ended = False
+
+    def end(self) -> None:
+        """Nobody waits for it any more: what has not been begun is dropped."""
+        if not self._ended:
+            self._ended = True
+            for each in self.answers:
+                each.cancel()
+            self._threads.end()
 
 
 def _groups(strings: Sequence[Sequence[int]], places: Sequence[int]) -> Iterator[list[int]]:
@@ -178,7 +233,7 @@ class TorchDecoder:
         import torch
 
         for batch in _batches(strings):
-            tensors = [torch.tensor(each, dtype=torch.int64, device="cpu") for each in batch]
+            tensors = [torch.tensor(list(each), dtype=torch.int64, device="cpu") for each in batch]
             yield from greedy(self._model, tensors, task=self._task, on_progress=on_progress)
 
 

@@ -153,7 +153,7 @@ def _write(model: Transducer, ids: Sequence[int], limit: int) -> list[int]:
         stream = model.stream()
         stream.encode([vocabulary.START, *ids])
         return stream.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, limit).tolist()
-    (written,) = greedy(model, [torch.tensor(ids, dtype=torch.int64)], limit=limit)
+    (written,) = greedy(model, [torch.tensor(list(ids), dtype=torch.int64)], limit=limit)
     return written
 
 

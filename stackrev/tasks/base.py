@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
+from stackrev.tasks import text as texts
 from stackrev.tasks.vocabulary import ASCII, Vocabulary
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-    from stackrev.tasks.text import Reading
 
 
 class Task:
@@ -119,7 +118,7 @@ class Task:
 
         return sample_strings(lengths, samples, generator, alphabet=self.vocabulary.ids, step=self.length_step)
 
-    def bind(self, text: str, *, on_progress: Callable[[int], object] | None = None) -> Reading:
+    def bind(self, text: str, *, on_progress: Callable[[int], object] | None = None) -> texts.Reading:
         """A text as a model of the task reads it.
 
         Args:
@@ -129,8 +128,6 @@ class Task:
         Raises:
             VocabularyError: The vocabulary has no symbol for a part of it.
         """
-        from stackrev.tasks import text as texts
-
         if self.vocabulary is ASCII:
             return texts.bind(text, on_progress=on_progress)
         return texts.Named(self.vocabulary.encode(text), self.vocabulary, self.written)

@@ -13,11 +13,11 @@ Imports no torch, and `regex` only where a text is not ASCII.
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from stackrev.errors import VocabularyError
 from stackrev.tasks import graphemes, vocabulary
@@ -28,7 +28,7 @@ class Reading(Protocol):
     """A text as a model reads it, and how to show what the model writes."""
 
     @property
-    def ids(self) -> list[int]:
+    def ids(self) -> Sequence[int]:
         """Its symbols, without markers."""
         ...
 
@@ -72,26 +72,29 @@ class Named:
         return self.read.tokens(ids)
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+_NO_GLYPHS: Mapping[int, str] = MappingProxyType({})
+
+
+class Bound(NamedTuple):
     """A text of any characters as a model reads it: `Reading`.
 
     Attributes:
-        ids: Its symbols, without markers, one for each cluster.
+        ids: Its symbols, without markers, one for each cluster; a byte each, since texts are many or long.
         glyphs: What symbols stand for that do not stand for their own ASCII character.
     """
 
-    ids: list[int]
-    glyphs: Mapping[int, str] = field(default_factory=dict)
+    ids: bytes
+    glyphs: Mapping[int, str] = _NO_GLYPHS
 
     def show(self, ids: Iterable[int]) -> str:
         """The text that symbols stand for; markers appear as `$`, `|` and `&`."""
-        ids = list(ids)
-        if not self.glyphs:
-            with contextlib.suppress(ValueError):  # an id that is no symbol: `decode` says which
-                return bytes(ids).translate(_CHARACTERS).decode("ascii")
+        if self.glyphs:
+            return "".join(self.clusters(ids))
+        ids = ids if isinstance(ids, list | bytes) else list(ids)
+        try:
+            return bytes(ids).translate(_CHARACTERS).decode("ascii")
+        except ValueError:  # an id that is no symbol: `decode` says which
             return vocabulary.decode(ids)
-        return "".join(self.clusters(ids))
 
     def clusters(self, ids: Iterable[int]) -> list[str]:
         """What each symbol stands for."""
@@ -114,7 +117,7 @@ def bind(text: str, *, on_progress: Callable[[int], object] | None = None) -> Bo
         VocabularyError: The text has more than 128 different clusters, or half of a surrogate pair.
     """
     if text.isascii():
-        return Bound(list(text.encode().translate(_SYMBOLS)))
+        return Bound(text.encode().translate(_SYMBOLS))
     if surrogate := _SURROGATE.search(text):
         half = f"U+{ord(surrogate[0]):04X}"
         raise VocabularyError(f"the text has half a surrogate pair, {half}", hint="encode it as UTF-8")
@@ -127,8 +130,8 @@ def bind(text: str, *, on_progress: Callable[[int], object] | None = None) -> Bo
     unused = (symbol for symbol in range(vocabulary.SYMBOLS) if chr(symbol) not in distinct)
     symbols = {each: vocabulary.FIRST_SYMBOL + (ord(each) if _stands(each) else next(unused)) for each in distinct}
     glyphs = {symbol: each for each, symbol in symbols.items() if not _stands(each)}
-    ids = list(symbols.values())
-    return Bound([ids[place] for place in places], glyphs)
+    ids = bytes(symbols.values())
+    return Bound(bytes(ids[place] for place in places), glyphs)
 
 
 def _stands(cluster: str) -> bool:

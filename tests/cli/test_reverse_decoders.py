@@ -184,6 +184,26 @@ def test_answers_that_nobody_waits_for_leave_no_thread(handmade):
     assert threading.active_count() == before
 
 
+@compiled
+def test_writes_share_threads_which_end_with_the_last_of_them(handmade):
+    decoder = open_decoder(handmade, threads=2)
+    strings = [vocabulary.encode("abc" * 100)] * 500
+    before = threading.active_count()
+    first, second, never = (decoder.write(strings) for _ in range(3))
+    assert next(first) == next(second) == vocabulary.target_ids(strings[0])
+    assert threading.active_count() == before + 2
+    assert len(list(first)) == len(list(second)) == 499
+    assert threading.active_count() == before + 2
+    del never
+    assert threading.active_count() == before
+
+
+@compiled
+def test_bytes_are_symbols_too(handmade):
+    strings = [bytes(vocabulary.encode(each)) for each in ("abc", "", "z" * 70)]
+    assert list(open_decoder(handmade).write(strings)) == [vocabulary.target_ids(each) for each in strings]
+
+
 def test_how_many_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert decoding.cores() == 3

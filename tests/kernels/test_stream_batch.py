@@ -82,6 +82,15 @@ def test_a_stream_at_work_elsewhere_is_not_disturbed():
     assert stream.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, 30).tolist() == written
 
 
+def test_strings_of_bytes_are_answered_as_lists_are():
+    stream, strings = model_of().stream(), strings_of(3, 0, 9, 4)
+    narrow = [bytes(each) for each in strings]
+    for some in (narrow, [*narrow[:2], *strings[2:]]):
+        assert stream.answer(some, **MARKERS, limits=[20] * 4) == stream.answer(strings, **MARKERS, limits=[20] * 4)
+    with pytest.raises(ValueError, match="does not have such a symbol"):
+        stream.answer([bytes([vocabulary.SIZE])], **MARKERS, limits=[4])
+
+
 @pytest.mark.parametrize("symbol", [-1, vocabulary.SIZE, 1 << 40])
 def test_unknown_symbols_are_refused(symbol):
     with pytest.raises(ValueError, match="does not have such a symbol"):

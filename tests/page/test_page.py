@@ -171,7 +171,7 @@ class TestNetwork:
 
     def test_it_cuts_a_text_as_we_do(self, opened):
         for text in ("", "a\r\nb", "é\r\n👩‍👩‍👧🇩🇪", "$|&", "e\u0301\u0000\x7f", "".join(map(chr, range(128)))):
-            assert opened.ask(f"bind({json.dumps(text)}, 128).ids") == texts.bind(text).ids
+            assert opened.ask(f"bind({json.dumps(text)}, 128).ids") == list(texts.bind(text).ids)
 
     def test_texts_that_it_refuses(self, opened):
         many = "".join(map(chr, range(0x4E00, 0x4E00 + 129)))
