@@ -311,7 +311,9 @@ class TrainingConfig(Settings):
         resumable=True,
     )
     settle_temperature: float = setting(3.0, "What the loss divides the logits by, once solved.", above=0, high=100)
-    device: Device = setting("auto", "Where to compute.", resumable=True)
+    device: Device = setting(
+        "auto", "Where to compute; auto is the CPU for what has compiled kernels, else a GPU if any.", resumable=True
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -164,7 +164,7 @@ class Answering:
         from stackrev.models import open_decoder, require_task
 
         require_task(folder, task, name=asked.model)
-        self._decoder = open_decoder(folder, device=find_device(asked.device), threads=asked.threads)
+        self._decoder = open_decoder(folder, device=find_device(asked.device, folder), threads=asked.threads)
         if asked.threads is not None and isinstance(self._decoder, TorchDecoder):
             set_threads(asked.threads)
         self._task, self._output, self._bar = task, output, bar

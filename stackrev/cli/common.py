@@ -97,7 +97,7 @@ DeviceOption = Annotated[
     str,
     typer.Option(
         "--device",
-        help="Where to compute; auto takes a GPU where there is one.",
+        help="Where to compute; auto is the CPU for what has compiled kernels, else a GPU if any.",
         rich_help_panel=RUN,
         **values.choice("--device", get_args(Device)),
     ),
@@ -177,26 +177,27 @@ def find_model(name: str, *, offline: bool = False, cache_dir: Path | None = Non
     return hub.resolve(name, offline=offline, cache_dir=cache_dir)
 
 
-def load_model(
-    name: str, *, offline: bool = False, cache_dir: Path | None = None, device: str | torch.device = "cpu"
-) -> Checkpoint:
-    """A model by its name, on a device; see `find_model`."""
+def load_model(name: str, *, offline: bool = False, cache_dir: Path | None = None, device: str = "cpu") -> Checkpoint:
+    """A model by its name, on the device that --device names; see `find_model` and `find_device`."""
     from stackrev.models import load
 
-    return load(find_model(name, offline=offline, cache_dir=cache_dir), name=name, device=device)
+    folder = find_model(name, offline=offline, cache_dir=cache_dir)
+    return load(folder, name=name, device=find_device(device, folder))
 
 
-def find_device(name: str) -> str | torch.device:
-    """The device that --device names. The CPU is found without torch.
+def find_device(name: str, folder: Path) -> str | torch.device:
+    """The device that --device names, for the model in a folder. The CPU is found without torch.
 
     Raises:
+        CheckpointError: The model is damaged.
         TrainingError: The machine has no such device.
     """
     if name == "cpu":
         return name
-    from stackrev.training.trainer import resolve_device
+    from stackrev.models.devices import resolve_device
+    from stackrev.storage import checkpoints
 
-    return resolve_device(name)
+    return resolve_device(name, checkpoints.describe(folder).config.model.kind)
 
 
 def set_threads(threads: int | None) -> None:

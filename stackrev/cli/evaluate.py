@@ -26,7 +26,6 @@ from stackrev.cli.common import (
     ThreadsOption,
     UsageError,
     examples,
-    find_device,
     load_model,
     set_threads,
     share,
@@ -123,8 +122,7 @@ def evaluate(
         strings: _Strings = _Drawn(lengths, samples, seed)
     else:
         strings = _Read(data, lengths, samples)
-    where = find_device(device)
-    checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir, device=where) for name in names]
+    checkpoints = [load_model(name, offline=offline, cache_dir=cache_dir, device=device) for name in names]
     for name, checkpoint in zip(names, checkpoints, strict=True):
         if margins and not isinstance(checkpoint.model, HasMargins):
             raise UsageError(f"{name} has no stack, and so no margins", hint="leave out --margins")

@@ -28,13 +28,14 @@ from stackrev.evaluation.scoring import Scores, score
 from stackrev.kinds.config import Config, settings_of
 from stackrev.models import load
 from stackrev.models.certification import certify_run
+from stackrev.models.devices import resolve_device
 from stackrev.storage import checkpoints, files, locks
 from stackrev.storage.locks import Lock
 from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import held_out
 from stackrev.training import state as states
 from stackrev.training.state import STATE, State
-from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer, resolve_device
+from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer
 
 SAVE_SECONDS = 60.0
 """How long a run may go on without a save, where its checks are further apart."""
@@ -383,7 +384,7 @@ def _changes(trainer: Trainer, config: Config) -> list[Change]:
         "settle_batches": True,
         # At which checks a run is right decides when it begins to settle.
         "check_every": False,
-        "device": resolve_device(ours.training.device) == resolve_device(theirs.training.device),
+        "device": len({resolve_device(each.training.device, each.model.kind) for each in (ours, theirs)}) == 1,
     }
     found = []
     for name, (section, _) in settings_of(ours).items():

@@ -24,6 +24,7 @@ from stackrev.kernels.defaults import torch_defaults
 from stackrev.kinds.config import Config
 from stackrev.models import build
 from stackrev.models.base import Reverser
+from stackrev.models.devices import resolve_device
 from stackrev.readout import read_out_loss
 from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
@@ -148,7 +149,7 @@ class Trainer:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.task = open_task(config.data)
-        self.device = resolve_device(config.training.device)
+        self.device = resolve_device(config.training.device, config.model.kind)
         seeds = torch.Generator().manual_seed(config.training.seed)
         weights, batches, noise = (
             torch.Generator().manual_seed(each)
@@ -375,20 +376,6 @@ class Trainer:
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin so, without that beginning."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one, and otherwise the CPU.
-
-    Raises:
-        TrainingError: The machine has no such device.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available.get(name, False):
-        raise TrainingError(f"this machine has no {name} device", hint="use --device cpu, or auto")
-    return torch.device(name)
 
 
 def train(config: Config, on_event: OnEvent | None = None) -> Trainer:

@@ -13,13 +13,15 @@ import torch
 from tiny_runs import DATA, Stop, assert_same, stop_after, timeless, tiny, weights
 from torch import Tensor
 
+from stackrev import kernels
 from stackrev.config import LengthRange
 from stackrev.errors import TrainingError
 from stackrev.kinds import KINDS
+from stackrev.models.devices import resolve_device
 from stackrev.tasks.batches import Batch
 from stackrev.tasks.data import DataConfig
 from stackrev.training import trainer as training
-from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, resolve_device, train
+from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, train
 
 # --- The course of a run
 
@@ -274,14 +276,21 @@ def test_a_curriculum_that_starts_beyond_the_end(monkeypatch: pytest.MonkeyPatch
 # --- Devices
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_is_the_cpu_for_what_has_compiled_kernels(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    for kind in KINDS.values():
+        compiled = kind.open_stream is not None and kernels.available()
+        assert resolve_device("auto", kind.name).type == ("cuda" if there and not compiled else "cpu")
+
+
 def test_devices() -> None:
-    assert resolve_device("cpu") == torch.device("cpu")
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu", "lstm") == torch.device("cpu")
     for name, available in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
         if available:
-            assert resolve_device(name).type == name
+            assert resolve_device(name, "lstm").type == name
         else:
             with pytest.raises(TrainingError, match=f"no {name} device"):
-                resolve_device(name)
+                resolve_device(name, "lstm")
     with pytest.raises(TrainingError, match="no abacus device"):
-        resolve_device("abacus")
+        resolve_device("abacus", "lstm")
