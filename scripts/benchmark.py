@@ -1,7 +1,7 @@
 """How fast the compiled kernels are, as ratios measured in one run. No speed is printed where results disagree.
 
-    python scripts/benchmark.py [stack] [growth] [step] [literal] [train] [stream] [lines]
-                                [memories] [memory-growth] [memory-step] [memory-stream]
+    python scripts/benchmark.py [stack] [growth] [step] [literal] [train] [train-time] [stream]
+                                [lines] [memories] [memory-growth] [memory-step] [memory-stream]
 
 Times are medians over repetitions in which the competitors take turns, so that what else the machine does hits them
 alike. What runs on one thread is measured in the processor's time, which waiting for the processor is no part of. Each
@@ -49,6 +49,7 @@ from stackrev.training.optimizers import Optimizer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import benchmark_memories
 from benchmark_lines import lines
+from benchmark_train import train_time
 from measuring import agree, peak_memory, report, seconds
 from reference import literal_stack_lstm
 
@@ -58,6 +59,7 @@ BATCH, HIDDEN, WIDTH = 50, 64, 64
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the parts asked for, all of them by default."""
     parts = {"stack": stack, "growth": growth, "step": step, "literal": literal, "train": train, "stream": stream}
+    parts["train-time"] = train_time
     parts["lines"] = lambda repeats: lines(repeats, stackrev_command())
     parts |= benchmark_memories.PARTS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
