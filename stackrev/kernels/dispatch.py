@@ -81,7 +81,6 @@ def kernels_for(
     heights: Sequence[Tensor] = (),
     indices: Sequence[Tensor] = (),
     watched: bool = True,
-    function: str = "",
 ) -> ModuleType | None:
     """The kernels that can take these tensors; None where plain torch has to.
 
@@ -90,7 +89,6 @@ def kernels_for(
         heights: A stack's heights, which are float64 in the kernels.
         indices: Lengths, ids and targets.
         watched: Whether a compiler, a tracer or a transform can see what the kernels do with them.
-        function: What is asked of the kernels, if they may not offer it.
 
     Returns:
         A module of kernels for the device that the tensors are on.
@@ -103,8 +101,6 @@ def kernels_for(
     from stackrev.kernels.cpu import ops  # here, since it imports torch
 
     reason = ops.refusal(values, heights, indices)
-    if not reason and function and not hasattr(ops, function):
-        reason = f"there is no compiled {function}"
     if not reason and not watched and not ops.unwatched((*values, *heights, *indices)):
         reason = "a compiler, a tracer, a transform or a subclass of tensors is active"
     if not reason:

@@ -5,12 +5,15 @@ Letters: T steps, B rows, N elements on a structure, values of width M.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from stackrev.kernels import dispatch
+
+S = TypeVar("S")
 Named = Mapping[str, Tensor]
 Depth = float | Tensor
 
@@ -99,6 +102,18 @@ def check_step(values: Named, strengths: Named) -> None:
     _check(values, strengths, "[B, M]", unbatched="[None]")
 
 
+def checked_step(state: Any, values: Named, strengths: Named, depth: Depth) -> tuple[list[Tensor], Depth]:
+    """The strengths of a step in the type of heights, and its depth, once all shapes have been checked.
+
+    Raises:
+        ValueError: A shape is wrong.
+    """
+    check_step(values, strengths)
+    check_state(state, next(iter(values.values())).shape)
+    high, controls = state[-1], list(strengths.values())
+    return [each.to(high.dtype) for each in controls], checked_depth(depth, controls[0].shape, high)
+
+
 def _check(values: Named, strengths: Named, shape: str, *, unbatched: str) -> None:
     dimensions = shape.count(",") + 1
     first = next(iter(values))
@@ -121,27 +136,22 @@ def _check(values: Named, strengths: Named, shape: str, *, unbatched: str) -> No
         raise ValueError(f"{names} {has} {shapes}, not {list(expected[:-1])}")
 
 
-def check_state(state: Elements, shape: Sequence[int], rows: Named) -> None:
+def check_state(state: Any, shape: Sequence[int]) -> None:
     """Refuse a state that is not one of values of a shape.
 
     Args:
-        state: The state.
+        state: The state: values, bottoms, tops, and fields of one number a row.
         shape: B and M.
-        rows: Its other fields, one number a row.
 
     Raises:
         ValueError: A shape is wrong.
     """
     (batch, width), elements = shape, state.bottoms.shape[:1]
-    parts: dict[str, tuple[Tensor, tuple[int, ...]]] = {
-        "values": (state.values, (*elements, batch, width)),
-        "bottoms": (state.bottoms, (*elements, batch)),
-        "tops": (state.tops, (*elements, batch)),
-        **{name: (tensor, (batch,)) for name, tensor in rows.items()},
-    }
-    for name, (tensor, shape) in parts.items():
-        if tensor.shape != shape:
-            raise ValueError(f"the state's {name} has the shape {list(tensor.shape)}, not {list(shape)}")
+    shapes = (*elements, batch, width), (*elements, batch), (*elements, batch)
+    for place, name in enumerate(state._fields):
+        expected = shapes[place] if place < len(shapes) else (batch,)
+        if state[place].shape != expected:
+            raise ValueError(f"the state's {name} has the shape {list(state[place].shape)}, not {list(expected)}")
 
 
 def checked_depth(depth: Depth, shape: Sequence[int], heights: Tensor, *, batch_first: bool = False) -> Depth:
@@ -168,13 +178,6 @@ def checked_depth(depth: Depth, shape: Sequence[int], heights: Tensor, *, batch_
     return depth.T if batch_first else depth
 
 
-def kernel_depth(depth: Depth, like: Tensor) -> Tensor | None:
-    """A checked depth as the compiled kernels take it: float64 in the shape of `like`, or None for one unit."""
-    if isinstance(depth, Tensor):
-        return depth
-    return None if depth == 1 else like.new_full(like.shape, depth, dtype=torch.float64)
-
-
 def check_strengths(strengths: Named) -> None:
     """Refuse strengths outside [0, 1].
 
@@ -185,6 +188,74 @@ def check_strengths(strengths: Named) -> None:
         if not bool(((tensor >= 0) & (tensor <= 1)).all()):
             least, most = tensor.min().item(), tensor.max().item()
             raise ValueError(f"{name} has strengths from {least:g} to {most:g}, and not only from 0 to 1")
+
+
+# --- All steps at once
+
+
+Plain = Callable[[list[Tensor], list[Tensor], Any, Depth], tuple[Sequence[Tensor], Any]]
+"""From values, strengths, state and depth, time first and checked, to what each end reads and to the final state."""
+
+
+def run(
+    name: str,
+    empty: Callable[..., S],
+    plain: Plain,
+    values: Named,
+    strengths: Named,
+    state: S | None,
+    depth: Depth,
+    *,
+    batch_first: bool,
+    compiled: bool = True,
+) -> tuple[list[Tensor], S]:
+    """Run a structure over T steps: check its arguments, and choose between plain torch and compiled kernels.
+
+    Args:
+        name: What the kernels call it.
+        empty: Makes a state without elements.
+        plain: Does it in plain torch.
+        values: What each end pushes, by the names of the arguments.
+        strengths: How much each end pushes, then how much each end pops.
+        state: The state before the first step; empty if None.
+        depth: How deep a read is.
+        batch_first: Whether the batch comes first in all of these, and in the reads.
+        compiled: Whether compiled kernels may be used.
+
+    Returns:
+        What each end reads, and the state after the last step.
+
+    Raises:
+        ValueError: A shape is wrong.
+    """
+    check_sequence(values, strengths, batch_first=batch_first)
+    whole, controls = (time_first([*some.values()], batch_first) for some in (values, strengths))
+    batch, width = whole[0].shape[1:]
+    before: Any = empty(batch, width, like=whole[0]) if state is None else state
+    check_state(before, (batch, width))
+    depth = checked_depth(depth, controls[0].shape, before[-1], batch_first=batch_first)
+    heights = [*before[1:], *([depth] if isinstance(depth, Tensor) else [])]
+    kernels = dispatch.kernels_for((*whole, before.values), heights=heights, indices=controls) if compiled else None
+    if kernels is None:
+        reads, final = plain(whole, controls, before, depth)
+    else:
+        V, ends = kernels.joined(before.values, *whole), len(whole)
+        push, pop = (_together(some) for some in (controls[:ends], controls[ends:]))
+        reads, positions = kernels.neural_memory(name, V, push, pop, before[1:], _each_depth(depth, controls[0]))
+        final = type(before)(V, *positions)
+    return time_first(reads, batch_first), final
+
+
+def _together(strengths: list[Tensor]) -> Tensor:
+    """The strengths of one end [T, B], or those of several [T, E, B], in float64."""
+    return strengths[0].double() if len(strengths) == 1 else torch.stack(strengths, 1).double()
+
+
+def _each_depth(depth: Depth, like: Tensor) -> Tensor | None:
+    """A checked depth as the compiled kernels take it: float64 in the shape of `like`, or None for one unit."""
+    if isinstance(depth, Tensor):
+        return depth
+    return None if depth == 1 else like.new_full(like.shape, depth, dtype=torch.float64)
 
 
 class Memory(nn.Module):

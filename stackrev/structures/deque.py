@@ -31,19 +31,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stackrev.kernels import dispatch
 from stackrev.structures.base import (
     Depth,
     Memory,
     Positions,
-    check_sequence,
-    check_state,
-    check_step,
-    checked_depth,
+    checked_step,
     height_dtype,
-    kernel_depth,
+    run,
     strengths_of,
-    time_first,
     weighted_sum,
 )
 
@@ -153,12 +148,10 @@ def deque_step(
     Raises:
         ValueError: A shape is wrong.
     """
+    values = {"value_top": value_top, "value_bottom": value_bottom}
     strengths = Controls(push_top, push_bottom, pop_top, pop_bottom)
-    check_step({"value_top": value_top, "value_bottom": value_bottom}, strengths._asdict())
-    check_state(state, value_top.shape, {"low": state.low, "high": state.high})
-    depth = checked_depth(depth, push_top.shape, state.high)
-    controls = Controls(*(each.to(state.high.dtype) for each in strengths))
-    alpha, column = advance_deque(Positions(*state[1:]), controls, depth)
+    controls, depth = checked_step(state, values, strengths._asdict(), depth)
+    alpha, column = advance_deque(Positions(*state[1:]), Controls(*controls), depth)
     V = torch.cat([state.values, torch.stack([value_top, value_bottom])])
     return weighted_sum(alpha[0], V), weighted_sum(alpha[1], V), DequeState(V, *column)
 
@@ -204,22 +197,7 @@ def neural_deque(
         ValueError: A shape is wrong.
     """
     strengths = Controls(push_top, push_bottom, pop_top, pop_bottom)
-    given = _arguments(values_top, values_bottom, strengths, state, depth, batch_first)
-    values, controls, state, depth = given
-    kernels = dispatch.kernels_for(
-        (*values, state.values),
-        heights=[*state[1:], *([depth] if isinstance(depth, Tensor) else [])],
-        indices=controls,
-        function="neural_deque",
-    )
-    if kernels is None:
-        top, bottom, state = _all_steps(*given)
-    else:
-        V = kernels.joined(state.values, *values)
-        push, pop = (torch.stack(pair, 1).double() for pair in (controls[:2], controls[2:]))
-        top, bottom, *heights = kernels.neural_deque(V, push, pop, *state[1:], kernel_depth(depth, controls[0]))
-        state = DequeState(V, *heights)
-    return (*time_first((top, bottom), batch_first), state)  # type: ignore[return-value]
+    return _run(values_top, values_bottom, strengths, state, depth, batch_first=batch_first)
 
 
 def neural_deque_torch(
@@ -240,36 +218,23 @@ def neural_deque_torch(
     the cuts cumulative minima and maxima, and the reads batched matrix products. Memory is O((N + T) T B).
     """
     strengths = Controls(push_top, push_bottom, pop_top, pop_bottom)
-    top, bottom, state = _all_steps(*_arguments(values_top, values_bottom, strengths, state, depth, batch_first))
-    return (*time_first((top, bottom), batch_first), state)  # type: ignore[return-value]
+    return _run(values_top, values_bottom, strengths, state, depth, batch_first=batch_first, compiled=False)
 
 
-def _arguments(
-    values_top: Tensor,
-    values_bottom: Tensor,
-    strengths: Controls,
-    state: DequeState | None,
-    depth: Depth,
-    batch_first: bool,
-) -> tuple[tuple[Tensor, Tensor], Controls, DequeState, Depth]:
-    """Values at both ends, strengths, state and depth, with time first, checked."""
-    named = {"values_top": values_top, "values_bottom": values_bottom}
-    check_sequence(named, strengths._asdict(), batch_first=batch_first)
-    top, bottom, *controls = time_first((values_top, values_bottom, *strengths), batch_first)
-    batch, width = top.shape[1:]
-    if state is None:
-        state = DequeState.empty(batch, width, like=top)
-    check_state(state, (batch, width), {"low": state.low, "high": state.high})
-    depth = checked_depth(depth, controls[0].shape, state.high, batch_first=batch_first)
-    return (top, bottom), Controls(*controls), state, depth
+def _run(
+    values_top: Tensor, values_bottom: Tensor, strengths: Controls, state: DequeState | None, depth: Depth, **how: bool
+) -> tuple[Tensor, Tensor, DequeState]:
+    values = {"values_top": values_top, "values_bottom": values_bottom}
+    (top, bottom), final = run("deque", DequeState.empty, _all_steps, values, strengths._asdict(), state, depth, **how)
+    return top, bottom, final
 
 
 def _all_steps(
-    values: tuple[Tensor, Tensor], strengths: Controls, state: DequeState, depth: Depth
-) -> tuple[Tensor, Tensor, DequeState]:
+    values: list[Tensor], strengths: list[Tensor], state: DequeState, depth: Depth
+) -> tuple[tuple[Tensor, Tensor], DequeState]:
     steps = values[0].shape[0]
     if steps == 0:
-        return (*values, state)
+        return (values[0], values[1]), state
     controls = Controls(*(each.to(state.high.dtype) for each in strengths))
     levels, emptied = _levels(controls, state)
 
@@ -295,7 +260,7 @@ def _all_steps(
     unread = gone | (pushed > step)[..., None]
     top, bottom = (weighted_sum(each.masked_fill(unread, 0), V) for each in alpha)
     final = DequeState(V, bottoms[-1], torch.where(gone[-1], bottoms[-1], tops[-1]), levels.low[-1], levels.high[-1])
-    return top, bottom, final
+    return (top, bottom), final
 
 
 def _levels(controls: Controls, state: DequeState) -> tuple[Levels, Tensor]:

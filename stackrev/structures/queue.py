@@ -29,19 +29,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stackrev.kernels import dispatch
 from stackrev.structures.base import (
     Depth,
     Memory,
     Positions,
-    check_sequence,
-    check_state,
-    check_step,
-    checked_depth,
+    checked_step,
     height_dtype,
-    kernel_depth,
+    run,
     strengths_of,
-    time_first,
     weighted_sum,
 )
 
@@ -124,11 +119,8 @@ def queue_step(
     Raises:
         ValueError: A shape is wrong.
     """
-    check_step({"value": value}, {"push": push, "pop": pop})
-    check_state(state, value.shape, {"low": state.low, "high": state.high})
-    depth = checked_depth(depth, push.shape, state.high)
-    kind = state.high.dtype
-    (alpha,), line = advance_queue(Positions(*state[1:]), push.to(kind), pop.to(kind), depth)
+    (push, pop), depth = checked_step(state, {"value": value}, {"push": push, "pop": pop}, depth)
+    (alpha,), line = advance_queue(Positions(*state[1:]), push, pop, depth)
     V = torch.cat([state.values, value[None]])
     return weighted_sum(alpha, V), QueueState(V, *line)
 
@@ -167,20 +159,7 @@ def neural_queue(
     Raises:
         ValueError: A shape is wrong.
     """
-    values, push, pop, state, depth = _arguments(values, push, pop, state, depth, batch_first)
-    kernels = dispatch.kernels_for(
-        (values, state.values),
-        heights=[*state[1:], *([depth] if isinstance(depth, Tensor) else [])],
-        indices=(push, pop),
-        function="neural_queue",
-    )
-    if kernels is None:
-        reads, state = _all_steps(values, push, pop, state, depth)
-    else:
-        V = kernels.joined(state.values, values)
-        reads, *positions = kernels.neural_queue(V, push.double(), pop.double(), *state[1:], kernel_depth(depth, push))
-        state = QueueState(V, *positions)
-    return reads.transpose(0, 1) if batch_first else reads, state
+    return _run(values, push, pop, state, depth, batch_first=batch_first)
 
 
 def neural_queue_torch(
@@ -197,27 +176,23 @@ def neural_queue_torch(
     Given all controls nothing here is sequential: S is a sum, F a cumulative minimum, and the reads are one batched
     matrix product. Memory is O((N + T) T B).
     """
-    reads, state = _all_steps(*_arguments(values, push, pop, state, depth, batch_first))
-    return reads.transpose(0, 1) if batch_first else reads, state
+    return _run(values, push, pop, state, depth, batch_first=batch_first, compiled=False)
 
 
-def _arguments(
-    values: Tensor, push: Tensor, pop: Tensor, state: QueueState | None, depth: Depth, batch_first: bool
-) -> tuple[Tensor, Tensor, Tensor, QueueState, Depth]:
-    """The arguments with time first, checked."""
-    check_sequence({"values": values}, {"push": push, "pop": pop}, batch_first=batch_first)
-    values, push, pop = time_first((values, push, pop), batch_first)
-    batch, width = values.shape[1:]
-    if state is None:
-        state = QueueState.empty(batch, width, like=values)
-    check_state(state, (batch, width), {"low": state.low, "high": state.high})
-    return values, push, pop, state, checked_depth(depth, push.shape, state.high, batch_first=batch_first)
+def _run(
+    values: Tensor, push: Tensor, pop: Tensor, state: QueueState | None, depth: Depth, **how: bool
+) -> tuple[Tensor, QueueState]:
+    strengths = {"push": push, "pop": pop}
+    (reads,), final = run("queue", QueueState.empty, _all_steps, {"values": values}, strengths, state, depth, **how)
+    return reads, final
 
 
-def _all_steps(values: Tensor, push: Tensor, pop: Tensor, state: QueueState, depth: Depth) -> tuple[Tensor, QueueState]:
-    d, u = push.to(state.high.dtype), pop.to(state.high.dtype)
+def _all_steps(
+    whole: list[Tensor], strengths: list[Tensor], state: QueueState, depth: Depth
+) -> tuple[tuple[Tensor], QueueState]:
+    (values,), (d, u) = whole, (each.to(state.high.dtype) for each in strengths)
     if values.shape[0] == 0:
-        return values, state
+        return (values,), state
 
     ends = state.high + torch.cumsum(d, dim=0)  # S_t, [T, B]
     starts = torch.cat([state.high[None], ends[:-1]])  # S_{t-1}
@@ -235,7 +210,7 @@ def _all_steps(values: Tensor, push: Tensor, pop: Tensor, state: QueueState, dep
     each_depth = depth[:, None] if isinstance(depth, Tensor) else depth
     alpha = queue_read_weights(torch.maximum(uncut, F[:, None]), tops, F[:, None], each_depth)
     reads = weighted_sum(alpha.masked_fill((element > step)[..., None], 0), V)
-    return reads, QueueState(V, torch.maximum(uncut, F[-1]), tops, F[-1], ends[-1])
+    return (reads,), QueueState(V, torch.maximum(uncut, F[-1]), tops, F[-1], ends[-1])
 
 
 class NeuralQueue(Memory):

@@ -132,7 +132,6 @@ def memory_lstm(
         [each for each in (inputs, *state[:3], state.memory.values, *_weights(weights), noise) if each is not None],
         heights=state.memory[1:],
         indices=[lengths] if ids is None else [lengths, ids],
-        function=structure.kernel,
     )
     if kernels is None:
         return memory_lstm_torch(inputs, lengths, state, weights, stretch=stretch, noise=noise, ids=ids)
@@ -140,8 +139,9 @@ def memory_lstm(
         inputs, ids = _looked_up(inputs, ids, lengths), None
     flat = *state[:3], *state.memory
     controls = weights.control, weights.control_bias, weights.recurrent, weights.biases
-    run = getattr(kernels, structure.kernel)
-    hidden, push, pop, *final = run(inputs, ids, lengths, noise, stretch, flat, *controls)
+    hidden, push, pop, *final = kernels.recurrence(
+        structure.name, inputs, ids, lengths, noise, stretch, flat, *controls
+    )
     return MemoryLSTMOutput(hidden, push, pop, _state(final, state))
 
 

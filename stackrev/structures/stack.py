@@ -30,18 +30,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stackrev.kernels import dispatch
 from stackrev.structures.base import (
     Depth,
     Memory,
-    check_sequence,
-    check_state,
-    check_step,
-    checked_depth,
+    checked_step,
     height_dtype,
-    kernel_depth,
+    run,
     strengths_of,
-    time_first,
     weighted_sum,
 )
 
@@ -126,11 +121,8 @@ def stack_step(
     Raises:
         ValueError: A shape is wrong.
     """
-    check_step({"value": value}, {"push": push, "pop": pop})
-    check_state(state, value.shape, {"height": state.height})
-    depth = checked_depth(depth, push.shape, state.height)
-    kind = state.height.dtype
-    L, H = pop_then_push(state.height, push.to(kind), pop.to(kind))
+    (push, pop), depth = checked_step(state, {"value": value}, {"push": push, "pop": pop}, depth)
+    L, H = pop_then_push(state.height, push, pop)
     bottoms = torch.cat([state.bottoms, L[None]])
     tops = torch.cat([torch.minimum(state.tops, L), H[None]])
     V = torch.cat([state.values, value[None]])
@@ -176,19 +168,7 @@ def neural_stack(
     Raises:
         ValueError: A shape is wrong.
     """
-    values, push, pop, state, depth = _arguments(values, push, pop, state, depth, batch_first)
-    kernels = dispatch.kernels_for(
-        (values, state.values),
-        heights=[*state[1:], *([depth] if isinstance(depth, Tensor) else [])],
-        indices=(push, pop),
-    )
-    if kernels is None:
-        reads, state = _all_steps(values, push, pop, state, depth)
-    else:
-        V = kernels.joined(state.values, values)
-        reads, *heights = kernels.neural_stack(V, push.double(), pop.double(), *state[1:], kernel_depth(depth, push))
-        state = StackState(V, *heights)
-    return reads.transpose(0, 1) if batch_first else reads, state
+    return _run(values, push, pop, state, depth, batch_first=batch_first)
 
 
 def neural_stack_torch(
@@ -205,27 +185,23 @@ def neural_stack_torch(
     Given all controls nothing here is sequential: H is a cumulative maximum, E a cumulative minimum, and the reads are
     one batched matrix product. Memory is O((N + T) T B).
     """
-    reads, state = _all_steps(*_arguments(values, push, pop, state, depth, batch_first))
-    return reads.transpose(0, 1) if batch_first else reads, state
+    return _run(values, push, pop, state, depth, batch_first=batch_first, compiled=False)
 
 
-def _arguments(
-    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None, depth: Depth, batch_first: bool
-) -> tuple[Tensor, Tensor, Tensor, StackState, Depth]:
-    """The arguments with time first, checked."""
-    check_sequence({"values": values}, {"push": push, "pop": pop}, batch_first=batch_first)
-    values, push, pop = time_first((values, push, pop), batch_first)
-    batch, width = values.shape[1:]
-    if state is None:
-        state = StackState.empty(batch, width, like=values)
-    check_state(state, (batch, width), {"height": state.height})
-    return values, push, pop, state, checked_depth(depth, push.shape, state.height, batch_first=batch_first)
+def _run(
+    values: Tensor, push: Tensor, pop: Tensor, state: StackState | None, depth: Depth, **how: bool
+) -> tuple[Tensor, StackState]:
+    strengths = {"push": push, "pop": pop}
+    (reads,), final = run("stack", StackState.empty, _all_steps, {"values": values}, strengths, state, depth, **how)
+    return reads, final
 
 
-def _all_steps(values: Tensor, push: Tensor, pop: Tensor, state: StackState, depth: Depth) -> tuple[Tensor, StackState]:
-    d, u = push.to(state.height.dtype), pop.to(state.height.dtype)
+def _all_steps(
+    whole: list[Tensor], strengths: list[Tensor], state: StackState, depth: Depth
+) -> tuple[tuple[Tensor], StackState]:
+    (values,), (d, u) = whole, (each.to(state.height.dtype) for each in strengths)
     if values.shape[0] == 0:
-        return values, state
+        return (values,), state
 
     # H_t = max(d_t, H_{t-1} - u_t + d_t), unrolled with S the running sum of d - u: S_t + max(H_0, max_k d_k - S_k)
     gain = torch.cumsum(d - u, dim=0)
@@ -244,7 +220,7 @@ def _all_steps(values: Tensor, push: Tensor, pop: Tensor, state: StackState, dep
     E = torch.minimum(uncut, torch.cummin(cuts, dim=0).values)
     each_depth = depth[:, None] if isinstance(depth, Tensor) else depth
     alpha = read_weights(bottoms, E, H[:, None], each_depth).masked_fill((element > step)[..., None], 0)
-    return weighted_sum(alpha, V), StackState(V, bottoms, E[-1], H[-1])
+    return (weighted_sum(alpha, V),), StackState(V, bottoms, E[-1], H[-1])
 
 
 class NeuralStack(Memory):

@@ -26,7 +26,6 @@ class Structure:
         name: What it is called.
         state: The class of its states.
         ends: E, at how many ends it is worked: each has a push and a pop gate, a value and a read.
-        kernel: What its recurrence is called in the compiled kernels.
         advance: One step of its positions, given push and pop [B, E]: how much of each element is read at each end, and
             the positions after. None for the stack, whose recurrence in plain torch has a derivative written by hand.
     """
@@ -34,7 +33,6 @@ class Structure:
     name: str
     state: type[MemoryState]
     ends: int
-    kernel: str
     advance: Advance | None
 
 
@@ -46,9 +44,9 @@ def _deque(column: Positions, push: Tensor, pop: Tensor) -> tuple[tuple[Tensor, 
     return advance_deque(column, Controls(*push.unbind(1), *pop.unbind(1)))
 
 
-STACK = Structure(name="stack", state=StackState, ends=1, kernel="recurrence", advance=None)
-QUEUE = Structure(name="queue", state=QueueState, ends=1, kernel="queue_recurrence", advance=_queue)
-DEQUE = Structure(name="deque", state=DequeState, ends=2, kernel="deque_recurrence", advance=_deque)
+STACK = Structure(name="stack", state=StackState, ends=1, advance=None)
+QUEUE = Structure(name="queue", state=QueueState, ends=1, advance=_queue)
+DEQUE = Structure(name="deque", state=DequeState, ends=2, advance=_deque)
 
 STRUCTURES = STACK, QUEUE, DEQUE
 

@@ -19,8 +19,11 @@ from stackrev.structures.stack import StackState, neural_stack, neural_stack_tor
 needs_kernels = pytest.mark.skipif(not available(), reason="the kernels were not compiled")
 
 
-def flat_call(T=5, B=3, M=2, H=3, K=2, N=2, dtype=torch.float64):
-    """Lengths, stretch, and the floats in the order of `plain_recurrence.recurrence`, the noise second."""
+def flat_call(T=5, B=3, M=2, H=3, K=2, N=2, dtype=torch.float64, ends=1):
+    """Lengths, stretch, and the floats in the order of `plain_recurrence.recurrence`, the noise second.
+
+    A deque, of two ends, starts from what a stack would: its lower end is at height 0.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape):
@@ -31,8 +34,8 @@ def flat_call(T=5, B=3, M=2, H=3, K=2, N=2, dtype=torch.float64):
 
     stack = neural_stack_torch(randn(N, B, M), rand(N, B), rand(N, B) / 2)[1]
     floats = [
-        *(randn(T, B, 4 * H), randn(T, B, 2), randn(K, B, H), randn(K, B, H), randn(B, M), *stack),
-        *(randn(H, 2 + M), randn(2 + M), randn(M + H, 4 * H)),
+        *(randn(T, B, 4 * H), randn(T, B, 2 * ends), randn(K, B, H), randn(K, B, H), randn(B, ends * M), *stack),
+        *(randn(H, ends * (2 + M)), randn(ends * (2 + M)), randn(ends * M + H, 4 * H)),
         *(randn(2 * H, 4 * H) for _ in range(1, K)),
         *(randn(4 * H) for _ in range(1, K)),
     ]
@@ -67,10 +70,10 @@ def test_gradcheck_of_the_recurrence():
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["stack", "queue"])
+@pytest.mark.parametrize("name", ["stack", "queue", "deque"])
 def test_opcheck(name):
-    operator = getattr(recurrence, f"{name.upper()}_OPERATOR")
-    lengths, floats = flat_call()
+    operator = recurrence.OPERATORS[name]
+    lengths, floats = flat_call(ends=2 if name == "deque" else 1)
     lengths = torch.full_like(lengths, int(lengths.max()))  # of steps that are not taken anything may be saved
     x, noise, *before, values, bottoms, tops, high, control, bias, one, two, later = floats
     low = None if name == "stack" else bottoms[0].detach().requires_grad_()
@@ -92,20 +95,24 @@ def _detached(arguments):
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", ["stack", "queue"])
+@pytest.mark.parametrize("name", ["stack", "queue", "deque"])
 @pytest.mark.parametrize("deep", [False, True])
 def test_opcheck_of_a_structure(name, deep):
-    operator = getattr(structures, f"{name.upper()}_OPERATOR")
-    values, push, pop = torch.randn(6, 3, 2), torch.rand(4, 3).double(), torch.rand(4, 3).double()
-    bottoms, tops, high = neural_stack_torch(values[:2], push[:2], pop[:2])[1][1:]
+    operator = structures.OPERATORS[name]
+    ends = (2,) if name == "deque" else ()
+    values, push, pop = torch.randn(10 if ends else 6, 3, 2), *torch.rand(2, 4, *ends, 3, dtype=torch.float64)
+    first = torch.rand(2, 2, 3, dtype=torch.float64)
+    bottoms, tops, high = neural_stack_torch(values[:2], *first)[1][1:]
     low = None if name == "stack" else bottoms[0].clone()
-    call = values, push, pop, push + 1 if deep else None, bottoms, tops, low, high
+    depth = torch.rand(4, 3, dtype=torch.float64) + 0.5 if deep else None
+    call = values, push, pop, depth, bottoms, tops, low, high
     call = [None if each is None else each.detach().requires_grad_() for each in call]
     torch.library.opcheck(operator.opaque, tuple(call))
     results = structures.Results(*(each.detach() for each in operator.forward(*call)))
     values, push, _, *rest = _detached(call)
     saved = results.bottoms, results.levels, results.links
-    given = torch.ones(4, 3, 2), None, None, None, None, torch.ones_like(high)
+    at_the_bottom = torch.ones(4, 3, 2) if ends else None
+    given = torch.ones(4, 3, 2), at_the_bottom, None, None, None, torch.ones_like(high)
     torch.library.opcheck(operator.opaque_backward, (values, push, *rest, *saved, *given))
 
 
@@ -140,8 +147,10 @@ def test_compiled_as_an_opaque_operator():
 def test_without_gradients_nothing_is_saved(monkeypatch):
     lengths, floats = flat_call()
     kept = []
-    original = recurrence.STACK_OPERATOR.forward
-    monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", lambda *call: kept.append(original(*call)) or kept[-1])
+    original = recurrence.OPERATORS["stack"].forward
+    monkeypatch.setattr(
+        recurrence.OPERATORS["stack"], "forward", lambda *call: kept.append(original(*call)) or kept[-1]
+    )
     with torch.no_grad():
         outputs = run(memory_lstm, lengths, floats, 2)
     assert all(t.numel() == 0 for t in kept[0][13:])
@@ -237,7 +246,7 @@ def test_turned_off(monkeypatch):
     lengths, floats = flat_call()
     before = run(memory_lstm, lengths, floats, 2)
     monkeypatch.setattr(library, "NATIVE", library.find("0"))
-    monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", None)  # nothing may call it
+    monkeypatch.setattr(recurrence.OPERATORS["stack"], "forward", None)  # nothing may call it
     for a, b in zip(before, run(memory_lstm, lengths, floats, 2), strict=True):
         assert torch.allclose(a, b, atol=1e-10)
 
@@ -289,8 +298,8 @@ def test_a_forced_implementation_is_the_one_that_runs(monkeypatch):
         plain = run(memory_lstm, lengths, floats, 2)
     assert all(torch.equal(a, b) for a, b in zip(plain, run(memory_lstm_torch, lengths, floats, 2), strict=True))
     used = []
-    original = recurrence.STACK_OPERATOR.forward
-    monkeypatch.setattr(recurrence.STACK_OPERATOR, "forward", lambda *call: used.append(1) or original(*call))
+    original = recurrence.OPERATORS["stack"].forward
+    monkeypatch.setattr(recurrence.OPERATORS["stack"], "forward", lambda *call: used.append(1) or original(*call))
     with using("compiled"):
         run(memory_lstm, lengths, floats, 2)
     assert used
@@ -338,13 +347,3 @@ def test_a_tracer_sees_the_operator():
         traced = torch.jit.trace(hidden, inputs, check_trace=False)
     other = torch.randn_like(inputs)
     assert torch.equal(traced(other), hidden(other))
-
-
-@needs_kernels
-def test_stacks_under_vmap():
-    values, push, pop = torch.randn(2, 5, 3, 4), torch.rand(2, 5, 3), torch.rand(2, 5, 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is a loop, and says so
-        reads = torch.func.vmap(lambda *each: neural_stack(*each)[0])(values, push, pop)
-    for each, *arguments in zip(reads, values, push, pop, strict=True):
-        assert torch.equal(each, neural_stack(*arguments)[0])

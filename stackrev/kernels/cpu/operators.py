@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor
 
-from stackrev.kernels.cpu import calls, library
+from stackrev.kernels.cpu import batching, calls, library
 
 _SUFFIXES = {torch.float32: "float", torch.float64: "double"}
 
@@ -63,6 +63,14 @@ def unwatched(tensors: Iterable[Tensor | None]) -> bool:
         or torch._C._are_functorch_transforms_active()
     )
     return not watched and all(tensor is None or type(tensor) in kinds for tensor in tensors)
+
+
+def _batched(grads: Iterable[Tensor | None]) -> bool:
+    """Whether gradients stand for several, as in a Jacobian with `vectorize`: their numbers cannot be reached."""
+    batched: Any = torch._C._functorch
+    return torch._C._are_functorch_transforms_active() or any(
+        grad is not None and batched.is_legacy_batchedtensor(grad) for grad in grads
+    )
 
 
 # --- Calls of the library
@@ -132,6 +140,8 @@ class Operator:
         fake_backward: The same with results of the right shapes and types, unfilled.
         gradients: Given torch's context, either of the two, and the gradients of the results, returns the gradients of
             all arguments, in their order.
+        rows: Where the rows of a field's tensor are, counted from the last dimension, if rows need nothing of each
+            other and no field is anything else: `torch.func.vmap` is then a call with more rows.
     """
 
     def __init__(
@@ -148,11 +158,12 @@ class Operator:
         backward: Callable[..., tuple[Any, ...]],
         fake_backward: Callable[..., tuple[Any, ...]],
         gradients: Callable[..., tuple[Any, ...]],
+        rows: Callable[[str], int] | None = None,
     ) -> None:
         self.forward, self.backward, self.save, self.gradients = forward, backward, save, gradients
-        self.opaque = _custom(name, arguments, results, forward, fake)
+        self.opaque = _custom(name, arguments, results, forward, fake, rows)
         self.opaque_backward = _custom(
-            f"{name}_backward", gradient_arguments, gradient_results, backward, fake_backward
+            f"{name}_backward", gradient_arguments, gradient_results, backward, fake_backward, rows
         )
         self.opaque.register_autograd(
             lambda ctx, *grads: gradients(ctx, self.opaque_backward, *grads),
@@ -179,6 +190,7 @@ def _custom(
     results: _Fields,
     function: Callable[..., tuple[Any, ...]],
     fake: Callable[..., tuple[Any, ...]],
+    rows: Callable[[str], int] | None,
 ) -> Any:
     made = torch.library.custom_op(
         f"stackrev::{name}",
@@ -188,6 +200,11 @@ def _custom(
         schema=schema(arguments, results),
     )
     made.register_fake(lambda *call: tuple(fake(*call)))
+    if rows is None:
+        made.register_vmap(batching.in_turn(made))
+    else:
+        places = [[rows(field) for field in get_type_hints(fields)] for fields in (arguments, results)]
+        made.register_vmap(batching.with_more_rows(made, *places))
     return made
 
 
@@ -224,7 +241,8 @@ class _Direct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         def once(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            return (None, None, *_flat(ctx.operator.gradients(ctx, ctx.operator.backward, *grads)))
+            backward = ctx.operator.opaque_backward if _batched(grads) else ctx.operator.backward
+            return (None, None, *_flat(ctx.operator.gradients(ctx, backward, *grads)))
 
         return differentiable_once(once)(ctx, *grads)
 

@@ -12,17 +12,13 @@ import torch
 from stackrev.kernels.cpu.library import NATIVE
 from stackrev.kernels.cpu.operators import refusal, unwatched
 from stackrev.kernels.cpu.readout import read_out_loss, read_out_right
-from stackrev.kernels.cpu.recurrence import deque_recurrence, fits_a_table, queue_recurrence, recurrence
-from stackrev.kernels.cpu.structures import joined, neural_deque, neural_queue, neural_stack
+from stackrev.kernels.cpu.recurrence import fits_a_table, recurrence
+from stackrev.kernels.cpu.structures import joined, neural_memory
 
 __all__ = [
-    "deque_recurrence",
     "fits_a_table",
     "joined",
-    "neural_deque",
-    "neural_queue",
-    "neural_stack",
-    "queue_recurrence",
+    "neural_memory",
     "read_out_loss",
     "read_out_right",
     "recurrence",

@@ -16,7 +16,7 @@ from torch import Tensor
 from stackrev.kernels.cpu.calls import CHUNK_ROWS, MemoryGradientArrays, RecurrenceCall, RecurrenceGradientCall
 from stackrev.kernels.cpu.memory import contiguous
 from stackrev.kernels.cpu.operators import Operator, call, pointer, pointers
-from stackrev.kernels.cpu.structures import DEQUE, QUEUE, STACK, Layout, arrays, kept
+from stackrev.kernels.cpu.structures import LAYOUTS, Layout, arrays, kept
 
 
 class Arguments(NamedTuple):
@@ -219,8 +219,11 @@ def _forward(name: str, layout: Layout, *arguments: Any) -> Results:
 
 def _backward(name: str, layout: Layout, *arguments: Any) -> Gradients:
     given = GradientArguments(*arguments)
+    results = Results(*given.results)
+    if results.squashed.shape[0] != results.top_hidden.shape[0]:
+        raise RuntimeError("the recurrence was run without saving what its derivative needs")
     wanted = _gradients(layout, given)
-    forward, _kept = _call(given, None, Results(*given.results), saving=True)
+    forward, _kept = _call(given, None, results, saving=True)
     known = [None if tensor is None else contiguous(tensor) for tensor in given[16:]]
     low0 = None if given.low0 is None else wanted.g_low0
     memory = *known[4:], wanted.g_values, wanted.g_bottoms0, wanted.g_tops0, low0, wanted.g_high0
@@ -283,9 +286,7 @@ def _operator(name: str, layout: Layout) -> Operator:
     )
 
 
-STACK_OPERATOR, QUEUE_OPERATOR, DEQUE_OPERATOR = (
-    _operator(*structure) for structure in (("stack", STACK), ("queue", QUEUE), ("deque", DEQUE))
-)
+OPERATORS = {name: _operator(name, layout) for name, layout in LAYOUTS.items()}
 
 
 def fits_a_table(inputs: Tensor, ids: Tensor) -> bool:
@@ -295,6 +296,7 @@ def fits_a_table(inputs: Tensor, ids: Tensor) -> bool:
 
 
 def recurrence(
+    name: str,
     inputs: Tensor,
     ids: Tensor | None,
     lengths: Tensor,
@@ -306,9 +308,10 @@ def recurrence(
     recurrent: Sequence[Tensor],
     biases: Sequence[Tensor],
 ) -> tuple[Tensor, ...]:
-    """The recurrence of structures/recurrence.py on a stack, with arguments that belong together.
+    """The recurrence of structures/recurrence.py on a structure, with arguments that belong together.
 
     Args:
+        name: "stack", "queue" or "deque".
         inputs: See `Arguments`, as for all others.
         ids: Likewise.
         lengths: Likewise.
@@ -327,58 +330,12 @@ def recurrence(
         ValueError: The lengths are not sorted.
         IndexError: An id is not one of the V.
     """
-    *most, height = state
-    weights = control, control_bias, recurrent, biases
-    found = _run(STACK_OPERATOR, inputs, ids, lengths, noise, stretch, (*most, None, height), weights)
-    return *found[:9], found[10]
-
-
-def queue_recurrence(
-    inputs: Tensor,
-    ids: Tensor | None,
-    lengths: Tensor,
-    noise: Tensor | None,
-    stretch: float,
-    state: Sequence[Tensor],
-    control: Tensor,
-    control_bias: Tensor,
-    recurrent: Sequence[Tensor],
-    biases: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
-    """`recurrence` on a queue."""
-    weights = control, control_bias, recurrent, biases
-    return _run(QUEUE_OPERATOR, inputs, ids, lengths, noise, stretch, state, weights)
-
-
-def deque_recurrence(
-    inputs: Tensor,
-    ids: Tensor | None,
-    lengths: Tensor,
-    noise: Tensor | None,
-    stretch: float,
-    state: Sequence[Tensor],
-    control: Tensor,
-    control_bias: Tensor,
-    recurrent: Sequence[Tensor],
-    biases: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
-    """`recurrence` on a deque."""
-    weights = control, control_bias, recurrent, biases
-    return _run(DEQUE_OPERATOR, inputs, ids, lengths, noise, stretch, state, weights)
-
-
-def _run(
-    operator: Operator,
-    inputs: Tensor,
-    ids: Tensor | None,
-    lengths: Tensor,
-    noise: Tensor | None,
-    stretch: float,
-    state: Sequence[Tensor | None],
-    weights: tuple[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]],
-) -> tuple[Tensor, ...]:
-    control, control_bias, recurrent, biases = weights
-    floats = inputs, noise, *state, control, control_bias, *recurrent, *biases
-    saving = torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in floats)
+    *most, high = state
+    whole = *most, *([None] if len(most) < 7 else []), high
+    floats = [each for each in (inputs, noise, *state, control, control_bias, *recurrent, *biases) if each is not None]
+    # what stands for several tensors under a transform does not say whether it requires a gradient
+    wanted = torch._C._are_functorch_transforms_active() or any(each.requires_grad for each in floats)
+    saving = torch.is_grad_enabled() and wanted
     lists = list(recurrent), list(biases)
-    return operator(inputs, ids, lengths, noise, stretch, saving, *state, control, control_bias, *lists)[:11]
+    found = OPERATORS[name](inputs, ids, lengths, noise, stretch, saving, *whole, control, control_bias, *lists)
+    return found[:11] if len(most) == 7 else (*found[:9], found[10])

@@ -112,9 +112,12 @@ class Layout(NamedTuple):
     links: Callable[[int, int], int]
 
 
-STACK = Layout(1, 0, lambda initial, steps: initial + steps)
-QUEUE = Layout(1, 2, lambda initial, steps: 0)
-DEQUE = Layout(2, 2, lambda initial, steps: 2 * steps)
+LAYOUTS = {
+    "stack": Layout(1, 0, lambda initial, steps: initial + steps),
+    "queue": Layout(1, 2, lambda initial, steps: 0),
+    "deque": Layout(2, 2, lambda initial, steps: 2 * steps),
+}
+"""Of each structure, by its name."""
 
 
 def kept(layout: Layout, initial: int, steps: int, heights: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,6 +241,9 @@ def _arguments_gradients(
     )
 
 
+_WITH_WIDTH = "values", "reads", "reads_bottom"  # fields, and gradients of fields, whose last dimension is M, not B
+
+
 def _operator(name: str, layout: Layout) -> Operator:
     """Torch's `stackrev::neural_NAME`, of the library's functions NAME and NAME_backward."""
     return Operator(
@@ -252,12 +258,11 @@ def _operator(name: str, layout: Layout) -> Operator:
         backward=lambda *given: _backward(name, *given),
         fake_backward=lambda *given: _gradients(GradientArguments(*given)),
         gradients=_arguments_gradients,
+        rows=lambda field: -2 if field.removeprefix("g_") in _WITH_WIDTH else -1,
     )
 
 
-STACK_OPERATOR, QUEUE_OPERATOR, DEQUE_OPERATOR = (
-    _operator(*structure) for structure in (("stack", STACK), ("queue", QUEUE), ("deque", DEQUE))
-)
+OPERATORS = {name: _operator(name, layout) for name, layout in LAYOUTS.items()}
 
 
 def joined(older: Tensor, *values: Tensor) -> Tensor:
@@ -303,57 +308,24 @@ class _Joined(torch.autograd.Function):
         return g[: ctx.count], *(g[ctx.count + end :: ctx.ends] for end in range(ctx.ends))
 
 
-def neural_stack(
-    values: Tensor,
-    push: Tensor,
-    pop: Tensor,
-    bottoms0: Tensor,
-    tops0: Tensor,
-    height0: Tensor,
-    depth: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The stack of structures/stack.py, on arguments that belong together; `Arguments` has their shapes.
+def neural_memory(
+    name: str, values: Tensor, push: Tensor, pop: Tensor, state: Sequence[Tensor], depth: Tensor | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """A structure of structures/ over T steps, on arguments that belong together; `Arguments` has their shapes.
+
+    Args:
+        name: "stack", "queue" or "deque".
+        values: See `Arguments`, as for the following.
+        push: Likewise.
+        pop: Likewise.
+        state: Bottoms, tops, low (a stack has none) and high.
+        depth: Likewise.
 
     Returns:
-        The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B] and height [B].
+        What each end reads, [T, B, M], and the final state, in the order of the initial one.
     """
-    found = Results(*STACK_OPERATOR(values, push, pop, depth, bottoms0, tops0, None, height0))
-    return found.reads, found.bottoms, found.tops, found.high
-
-
-def neural_queue(
-    values: Tensor,
-    push: Tensor,
-    pop: Tensor,
-    bottoms0: Tensor,
-    tops0: Tensor,
-    low0: Tensor,
-    high0: Tensor,
-    depth: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """The queue of structures/queue.py, on arguments that belong together; `Arguments` has their shapes.
-
-    Returns:
-        The reads [T, B, M], and the final bottoms [N + T, B], tops [N + T, B], low [B] and high [B].
-    """
-    found = Results(*QUEUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0))
-    return found.reads, *found[2:6]
-
-
-def neural_deque(
-    values: Tensor,
-    push: Tensor,
-    pop: Tensor,
-    bottoms0: Tensor,
-    tops0: Tensor,
-    low0: Tensor,
-    high0: Tensor,
-    depth: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """The deque of structures/deque.py, on arguments that belong together; `Arguments` has their shapes.
-
-    Returns:
-        The reads at the top and at the bottom, [T, B, M] each, and the final bottoms [N + 2T, B], tops [N + 2T, B],
-        low [B] and high [B].
-    """
-    return DEQUE_OPERATOR(values, push, pop, depth, bottoms0, tops0, low0, high0)[:6]
+    bottoms, tops, *low, high = state
+    low0 = low[0] if low else None
+    found = Results(*OPERATORS[name](values, push, pop, depth, bottoms, tops, low0, high))
+    reads = [found.reads, found.reads_bottom][: LAYOUTS[name].ends]
+    return reads, [found.bottoms, found.tops, *([found.low] if low else []), found.high]
