@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stackrev.cli import memory
 from stackrev.cli.common import (
     CacheOption,
     JsonOption,
@@ -74,6 +75,7 @@ def certify(
     theorem.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small products: threads would wait for each other
+    memory.keep()
     from stackrev.models.certification import store
 
     output = Output(json=json, quiet=quiet)

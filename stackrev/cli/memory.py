@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 
@@ -19,6 +21,22 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}"
     return f"{count} bytes"
+
+
+def keep() -> None:
+    """Let this process keep the memory that it gives back, where the C library is glibc, which can be told so.
+
+    NumPy's results of a megabyte go back to the system one by one otherwise, and each new one is a page fault for every
+    page: up to two fifths of the time that a proof takes.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            adjust = ctypes.CDLL(None).mallopt
+            adjust(_MMAP_THRESHOLD, 32 << 20)
+            adjust(_TRIM_THRESHOLD, 256 << 20)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # as malloc.h has them
 
 
 def _of_the_machine() -> int | None:

@@ -8,12 +8,12 @@ Imports torch only where a model in torch runs.
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from threading import RLock
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from stackrev.evaluation.threads import cores
 from stackrev.tasks import REVERSAL, vocabulary
 
 if TYPE_CHECKING:
@@ -137,16 +137,6 @@ class NativeDecoder:
             written.extend(more)
             tell(len(more))
         return written[1:]
-
-
-def cores() -> int:
-    """How many threads work best: OMP_NUM_THREADS, which torch heeds too, or as many as the process has cores."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isascii() and asked.isdecimal() and int(asked) > 0:
-        return int(asked)
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Threads:

@@ -13,6 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
+from threading import Event, Lock
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 from stackrev import kernels
 from stackrev.evaluation.capabilities import CanStream, HasMargins, Transducer
 from stackrev.evaluation.margins import Margins, margins_of
+from stackrev.evaluation.threads import in_order
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kernels.defaults import torch_defaults
 from stackrev.readout import read_out_right
@@ -31,6 +33,8 @@ from stackrev.tasks.data import DataConfig, task_of
 
 BATCH_SYMBOLS = 16_384
 """How many symbols, padding included, a scoring batch may hold; it bounds the memory that scoring takes."""
+SIDE_BY_SIDE = 1_000_000
+"""How many symbols, of several strings together, may be in streams at once."""
 _PIECE = 1 << 15
 """How many symbols of one long string are scored between two reports of progress."""
 
@@ -162,9 +166,16 @@ def score(
     model.eval()
     try:
         with torch_defaults(), torch.inference_mode():
-            for places in _group([len(each) for each in strings]):
+            order = sorted(range(len(strings)), key=lambda place: -len(strings[place]))
+            streamed = _streamed(model, [len(strings[place]) for place in order], margins=margins)
+            alone = [strings[place] for place in order[:streamed]]
+            for place, (pair, margin) in zip(order, _streams(model, alone, task, report), strict=False):
+                found[place] = pair
+                nearest += [margin] if margins else []
+            for places in _group(order[streamed:], [len(each) for each in strings]):
                 group = [strings[place] for place in places]
-                pairs, measured = _correct(model, group, task, margins=margins, report=report)
+                pairs, measured = _correct(model, group, task, margins=margins)
+                report(symbols_of(group))
                 nearest += measured
                 for place, pair in zip(places, pairs, strict=True):
                     found[place] = pair
@@ -201,29 +212,64 @@ def correct_symbols(model: Transducer, batch: Batch) -> list[int]:
 
 
 def _correct(
-    model: Transducer, strings: Sequence[Tensor], task: Task, *, margins: bool, report: Callable[[int], object]
+    model: Transducer, strings: Sequence[Tensor], task: Task, *, margins: bool
 ) -> tuple[list[tuple[int, int]], list[Margins]]:
-    """Of each string, how many symbols of its target are right and how many it has; and the margins if wanted.
-
-    By the compiled kernels, string by string, if they are there, and margins are wanted or a string is too long for a
-    batch.
-    """
-    if isinstance(model, CanStream) and kernels.available() and (margins or len(strings[0]) >= BATCH_SYMBOLS):
-        stream, saturation = model.stream(), model.saturation if isinstance(model, HasMargins) else math.inf
-        streamed = [_stream(stream, string.tolist(), task, saturation, report) for string in strings]
-        return [pair for pair, _ in streamed], [margin for _, margin in streamed] if margins else []
+    """Of each string, how many symbols of its target are right and how many it has; and the margins if wanted."""
     batch = make_batch(strings, task).to(next(model.parameters()).device)
     correct = correct_symbols(model, batch)
-    report(symbols_of(strings))
     measured = [margins_of(model, batch, correct)] if margins and isinstance(model, HasMargins) else []
     return batch.of_sources(list(zip(correct, batch.target_steps.tolist(), strict=True))), measured
+
+
+class _Stopped(Exception):
+    """Nobody waits for the results any more."""
+
+
+def _streamed(model: Transducer, lengths: Sequence[int], *, margins: bool) -> int:
+    """How many of the longest strings go through a stream of the compiled kernels: those that are too long for a batch.
+
+    All do where margins are wanted.
+    """
+    if not (isinstance(model, CanStream) and kernels.available()):
+        return 0
+    return len(lengths) if margins else sum(length >= BATCH_SYMBOLS for length in lengths)
+
+
+def _streams(
+    model: Transducer, strings: Sequence[Tensor], task: Task, report: Callable[[int], object]
+) -> Iterator[tuple[tuple[int, int], Margins]]:
+    """Of each string, how many symbols of its target are right and how many it has, and its margins.
+
+    Strings go side by side, on as many threads as torch has, unless they are so long that this would take much memory.
+
+    Args:
+        model: One that can stream, if there are strings.
+        strings: Longest first.
+        task: What is to be written for them.
+        report: As `on_progress` of `score`.
+    """
+    if not (strings and isinstance(model, CanStream)):
+        return
+    stream, saturation = model.stream(), model.saturation if isinstance(model, HasMargins) else math.inf
+    threads = max(1, min(torch.get_num_threads(), len(strings), SIDE_BY_SIDE // max(1, len(strings[0]))))
+    lock, stopped = Lock(), Event()
+
+    def tell(count: int) -> None:
+        with lock:
+            if stopped.is_set():
+                raise _Stopped
+            report(count)
+
+    def work(string: Tensor) -> tuple[tuple[int, int], Margins]:
+        return _stream(stream.fresh(), string.tolist(), task, saturation, tell)
+
+    yield from in_order(work, strings, threads=threads, stop=stopped.set)
 
 
 def _stream(
     stream: Stream, symbols: list[int], task: Task, saturation: float, report: Callable[[int], object]
 ) -> tuple[tuple[int, int], Margins]:
     """`_correct` and the margins of one string, in memory that holds its stack and no more."""
-    stream.reset()
     source, target = [vocabulary.START, *symbols], [*task.answer(symbols), vocabulary.END]
     for start in range(0, len(source), _PIECE):
         piece = source[start : start + _PIECE]
@@ -242,9 +288,8 @@ def _stream(
     return (right, len(target)), Margins(encoder_push, encoder_pop, decoder_push, decoder_pop, margin)
 
 
-def _group(lengths: Sequence[int]) -> Iterator[list[int]]:
+def _group(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
     """Places of strings, longest first, in groups that fit a batch and waste little of it on padding."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     group: list[int] = []
     for place in order:
         if group and (len(group) + 1) * (lengths[group[0]] + 1) > BATCH_SYMBOLS:

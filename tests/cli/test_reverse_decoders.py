@@ -17,6 +17,7 @@ from texts import ANY_TEXT, oracle
 
 from stackrev import kernels
 from stackrev.evaluation import decoding
+from stackrev.evaluation.threads import cores
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.kinds.stack_lstm import StackLSTMConfig
@@ -206,7 +207,7 @@ def test_bytes_are_symbols_too(handmade):
 
 def test_how_many_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert decoding.cores() == 3
+    assert cores() == 3
     for nothing in ("", "0", "x", "²"):
         monkeypatch.setenv("OMP_NUM_THREADS", nothing)
-        assert decoding.cores() >= 1
+        assert cores() >= 1

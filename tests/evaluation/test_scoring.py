@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -147,6 +149,47 @@ def test_progress_is_told_within_a_long_string_too(right: bool) -> None:
     assert len(sizes) >= (12 if right else 8)
     if right:
         assert max(sizes) < 50_000
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads torch has, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@compiled
+@pytest.mark.parametrize("margins", [True, False])
+def test_scores_do_not_depend_on_the_number_of_threads(margins: bool, threads: Callable[[int], None]) -> None:
+    model = StackLSTMReverser(StackLSTMConfig(hidden_size=20, stack_width=9), torch.Generator().manual_seed(3))
+    source = torch.Generator().manual_seed(0)
+    strings = sample_strings(LengthRange(minimum=0, maximum=90), 150, source)
+    strings += sample_strings(LengthRange(minimum=20_000, maximum=20_000), 3, source)
+    scores = []
+    for count in (1, 2, 3):
+        threads(count)
+        told: list[int] = []
+        scores.append(score(model, strings, margins=margins, on_progress=told.append))
+        assert sum(told) == scoring.symbols_of(strings)
+    assert scores[0] == scores[1] == scores[2]
+    assert (scores[0].margins is not None) == margins
+
+
+@compiled
+def test_an_interrupt_stops_strings_that_are_at_work(threads: Callable[[int], None]) -> None:
+    threads(2)
+    strings, before = [string("abc" * 50_000)] * 3, threading.active_count()
+    told: list[int] = []
+
+    def once(count: int) -> None:
+        told.append(count)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score(handmade_reverser(), strings, on_progress=once)
+    assert len(told) <= 2
+    assert threading.active_count() == before
 
 
 def test_no_strings() -> None:
