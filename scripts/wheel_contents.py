@@ -15,7 +15,8 @@ import lief
 
 FOLDER = "stackrev/kernels/cpu"
 KERNELS = Path(__file__).resolve().parent.parent / FOLDER
-EXPORT = re.compile(r"^STACKREV_EXPORT .*?\b(stackrev_\w+)\(", re.MULTILINE)
+EXPORT = re.compile(r"^ *STACKREV_EXPORT .*?\b(stackrev_[\w#]+)\(", re.MULTILINE)
+EXPORT_STRUCTURE = re.compile(r"^STACKREV_EXPORT_STRUCTURE\((\w+), \w+, (\w+)\)", re.MULTILINE)
 
 SYSTEM = {
     "linux-gnu": re.compile(r"lib(c|m|dl|pthread|rt)\.so\.\d|ld-linux-[\w-]+\.so\.\d"),
@@ -56,8 +57,15 @@ def exports(library: Any) -> set[str]:
 
 
 def functions() -> set[str]:
-    """The functions that a library should offer: those that the source marks."""
-    return set(EXPORT.findall((KERNELS / "kernel.cpp").read_text(encoding="utf-8")))
+    """The functions that a library should offer: those that the source marks, by themselves or in its macro."""
+    source = (KERNELS / "kernel.cpp").read_text(encoding="utf-8")
+    found = EXPORT.findall(source)
+    made = [name for name in found if "##" in name]
+    return set(found).difference(made) | {
+        name.replace("##name##", structure).replace("##S", number)
+        for name in made
+        for structure, number in EXPORT_STRUCTURE.findall(source)
+    }
 
 
 def describe(path: Path) -> str:

@@ -137,20 +137,27 @@ def compile_all(targets: Sequence[Target], folder: Path, jobs: int) -> dict[tupl
 
 
 def compile_one(target: Target, name: str, folder: Path) -> Path:
-    """One library."""
+    """One library. The instruction set is for the kernels alone: libc++ is linked in as every processor runs it."""
     path = folder / target.platform / f"_{name}{target.suffix}"
     path.parent.mkdir(exist_ok=True)
-    compiler = [sys.executable, "-m", "ziglang", "c++", "-target", target.triple]
-    options = [*setup()["COMMON"], *target.instructions[name], "-fPIC", "-shared", "-s"]
+    kernels = path.with_suffix(".o")
+    options = [*setup()["COMMON"], *target.instructions[name], "-fPIC"]
+    run_compiler(target, *options, "-c", str(ROOT / setup()["SOURCE"]), "-o", str(kernels))
+    options = ["-shared", "-s"]
     if "linux" in target.triple:
         exports = path.with_suffix(".map")
         exports.write_text("{ global: stackrev_*; local: *; };\n", encoding="ascii")  # nothing of libc++ inside
         options.append(f"-Wl,--version-script={exports}")
-    command = [*compiler, *options, "-o", str(path), str(ROOT / setup()["SOURCE"])]
+    run_compiler(target, *options, str(kernels), "-o", str(path))
+    return path
+
+
+def run_compiler(target: Target, *options: str) -> None:
+    """Zig's clang, whose complaint ends the build."""
+    command = [sys.executable, "-m", "ziglang", "c++", "-target", target.triple, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{target.platform} {name} does not compile:\n{done.stderr}")
-    return path
+        sys.exit(f"{target.platform} does not compile, by {' '.join(command)}:\n{done.stderr}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class Buffer {
     Buffer() = default;
     explicit Buffer(Index size)
         : data_(static_cast<S*>(::operator new(sizeof(S) * static_cast<std::size_t>(size > 0 ? size : 1), kLine))) {
-        clear(data_.get(), size);
+        std::memset(data_.get(), 0, sizeof(S) * static_cast<std::size_t>(size > 0 ? size : 0));
     }
     S* data() { return data_.get(); }
     const S* data() const { return data_.get(); }
