@@ -25,6 +25,8 @@ SYSTEM = {
     "windows-gnu": re.compile(r"(KERNEL32|ntdll)\.dll|api-ms-win-crt-[\w-]+\.dll", re.IGNORECASE),
 }
 """What a library may need, by the system in its triple: what every machine has."""
+LINKERS = {"_mh_dylib_header", "__dso_handle"}
+"""What Zig's linker for macOS exports by itself, from every library: places in the file, which no program looks up."""
 GLIBC = (2, 17)
 MACOS = (11, 0)
 
@@ -53,7 +55,8 @@ def exports(library: Any) -> set[str]:
     """The functions that a library offers."""
     if isinstance(library, lief.PE.Binary):
         return {each.name for each in library.get_export().entries}
-    return {each.name.removeprefix("_") for each in library.exported_symbols if each.name}
+    names = {str(each.name) for each in library.exported_symbols if each.name}
+    return {name.removeprefix("_") for name in names} - LINKERS if isinstance(library, lief.MachO.Binary) else names
 
 
 def functions() -> set[str]:
@@ -86,6 +89,8 @@ def refuse(path: Path, triple: str) -> str:
         most = {"GLIBC": GLIBC, "macOS": MACOS}.get(kind, (0,))
         if tuple(map(int, numbers[:2])) > most:
             return f"it needs {version}"
+    if "aarch64-macos" in triple and not library.has_code_signature:
+        return "it is not signed, and so does not load"
     if differing := exports(library) ^ functions():
         return f"what it exports differs from the source: {', '.join(sorted(differing)[:5])}"
     return ""
@@ -93,6 +98,7 @@ def refuse(path: Path, triple: str) -> str:
 
 def parse(path: Path) -> Any:
     """A library, whatever system it is for."""
+    lief.logging.disable()  # it remarks on what Zig leaves empty
     library = lief.parse(str(path))
     assert library is not None, f"{path} is no library"
     return library

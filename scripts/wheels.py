@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "build" / "tools"
-REQUIRED = ("ziglang==0.17.*", "build>=1.2", "lief>=0.16", "setuptools>=77")
+REQUIRED = ("ziglang==0.17.*", "build>=1.2", "lief>=0.16", "setuptools>=77", "auditwheel>=6.2", "delvewheel>=1.10")
+AUDITORS = {"linux": "auditwheel", "win_": "delvewheel"}
 
 
 @cache
@@ -81,33 +82,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not targets:
         parser.error(f"no such platform; there are {', '.join(each.platform for each in TARGETS)}")
     inside_tools(sys.argv[1:] if arguments is None else arguments)
-    from wheel_contents import describe, pack, refuse
+    from wheel_contents import functions, pack
 
     asked.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         archive, pure = build(Path(scratch))
-        libraries = compile_all(targets, Path(scratch), asked.jobs)
         made = [Path(shutil.copy(archive, asked.output))]
-        for target in targets:
-            mine = {name: path for (platform, name), path in libraries.items() if platform == target.platform}
-            for name, path in mine.items():
-                print(f"{target.platform} {name}: {describe(path)}", flush=True)
-                if wrong := refuse(path, target.triple):
-                    sys.exit(f"{target.platform} {name}: {wrong}")
-            made.append(pack(pure, asked.output, target.platform, mine))
+        for target, libraries in compile_all(targets, Path(scratch), asked.jobs):
+            for name, path in libraries.items():
+                check(target, name, path)
+            made.append(pack(pure, asked.output, target.platform, libraries))
+            verdict(made[-1])
+    print(
+        f"Each library exports these {len(functions())} functions, and nothing else: {', '.join(sorted(functions()))}"
+    )
     for path in made:
         print(f"{path.stat().st_size:>12,} bytes  {path.name}")
 
 
+def check(target: Target, name: str, path: Path) -> None:
+    """Describe a library, and end the build if it must not be shipped."""
+    from wheel_contents import describe, refuse
+
+    print(f"{target.platform} {name}: {describe(path)}", flush=True)
+    if wrong := refuse(path, target.triple):
+        sys.exit(f"{target.platform} {name}: {wrong}")
+
+
+def verdict(wheel: Path) -> None:
+    """What the platform's own tool says of a wheel: auditwheel on Linux, delvewheel on Windows, none of macOS here."""
+    tool = next((tool for part, tool in AUDITORS.items() if part in wheel.name), None)
+    if tool:
+        done = subprocess.run([sys.executable, "-m", tool, "show", wheel], capture_output=True, text=True, check=False)
+        said = " ".join((done.stdout + done.stderr).split())
+        print(f"{tool}: {said}", flush=True)
+        if done.returncode:
+            sys.exit(f"{wheel.name} does not pass {tool}")
+
+
 def inside_tools(arguments: Sequence[str]) -> None:
-    """Go on in the environment of the tools, which is made if it is not there."""
+    """Go on in the environment of the tools."""
+    if Path(sys.prefix) != TOOLS:
+        sys.exit(subprocess.run([make_tools(), __file__, *arguments], check=False).returncode)
+
+
+def make_tools() -> Path:
+    """The Python of the environment of the tools, which is made if it is not there."""
     python = TOOLS / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    if Path(sys.prefix) == TOOLS:
-        return
     if not python.exists():
         venv.create(TOOLS, with_pip=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", *REQUIRED], check=True)
-    sys.exit(subprocess.run([python, __file__, *arguments], check=False).returncode)
+    return python
 
 
 def build(folder: Path) -> tuple[Path, Path]:
@@ -128,12 +153,18 @@ def commit_time() -> int:
     return int(found or 1_577_836_800)
 
 
-def compile_all(targets: Sequence[Target], folder: Path, jobs: int) -> dict[tuple[str, str], Path]:
-    """The libraries by platform and name."""
-    wanted = {(target.platform, name): (target, name) for target in targets for name in target.instructions}
-    with ThreadPoolExecutor(jobs) as pool:
-        paths = pool.map(lambda pair: compile_one(*pair, folder), wanted.values())
-        return dict(zip(wanted, paths, strict=True))
+def compile_all(targets: Sequence[Target], folder: Path, jobs: int) -> Iterator[tuple[Target, dict[str, Path]]]:
+    """Each target's libraries by name, as soon as they are there."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        begun = {
+            target: {name: pool.submit(compile_one, target, name, folder) for name in target.instructions}
+            for target in targets
+        }
+        for target, libraries in begun.items():
+            yield target, {name: future.result() for name, future in libraries.items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def compile_one(target: Target, name: str, folder: Path) -> Path:
@@ -148,6 +179,8 @@ def compile_one(target: Target, name: str, folder: Path) -> Path:
         exports = path.with_suffix(".map")
         exports.write_text("{ global: stackrev_*; local: *; };\n", encoding="ascii")  # nothing of libc++ inside
         options.append(f"-Wl,--version-script={exports}")
+    if "macos" in target.triple:  # where Zig's linker has no such list, but for these operators all else is hidden
+        options += ["-fvisibility-global-new-delete=force-hidden", str(ROOT / "scripts" / "macos_new_delete.cpp")]
     run_compiler(target, *options, str(kernels), "-o", str(path))
     return path
 

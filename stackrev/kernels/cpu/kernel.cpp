@@ -7,6 +7,7 @@
 
 #include "calls.h"
 #include "deque.h"
+#include "processor.h"
 #include "queue.h"
 #include "readout.h"
 #include "recurrence_backward.h"
@@ -92,16 +93,7 @@ STACKREV_EXPORT const char* stackrev_layouts() {
 }
 
 // The sets of instructions that this processor has: 2 AVX-512, 1 AVX2 and FMA, 0 neither.
-STACKREV_EXPORT int stackrev_processor() {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512bw")) {
-        return 2;
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
-#endif
-    return 0;
-}
+STACKREV_EXPORT int stackrev_processor() { return stackrev::instruction_set(); }
 
 // Takes threads from an OpenMP runtime from now on: its GOMP_parallel, or null for threads of our own
 STACKREV_EXPORT void stackrev_borrow_threads(stackrev::Lender lender) { stackrev::lender = lender; }
