@@ -117,7 +117,9 @@ class RemoteFunction:
     def __call__(self, *arguments: object) -> int | None:
         self.calls += 1
         result = self._remote.call(self._name, arguments)
-        return result or None if self.restype is ctypes.c_void_p else ctypes.c_int(result & 0xFFFFFFFF).value
+        if self.restype is ctypes.c_void_p:
+            return result or None
+        return ctypes.c_int(result & 0xFFFFFFFF).value if self.restype else None
 
 
 def pointers_in(kind: type) -> Iterator[int]:

@@ -140,17 +140,18 @@ def test_a_kernel_and_its_derivative_are_plain_torch_s(remote, what, numbers):
     assert most <= TOLERANCE[numbers]
 
 
-class TestStream:
-    @pytest.fixture(scope="class")
-    def model(self):
-        config = StackLSTMConfig(hidden_size=24, stack_width=12, layers=2)
-        model = StackLSTMReverser(config, torch.Generator().manual_seed(0)).eval()
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-        return model
+@pytest.fixture(scope="module")
+def model():
+    config = StackLSTMConfig(hidden_size=24, stack_width=12, layers=2)
+    model = StackLSTMReverser(config, torch.Generator().manual_seed(0)).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return model
 
+
+class TestStream:
     @pytest.fixture
     def stream(self, remote, model):
         shape = model.config
