@@ -106,8 +106,9 @@ def arm(wheel: Path, folder: Path, target: Target) -> tuple[dict[str, list[str]]
     subprocess.run([*pip, *NEEDED], check=True)
     subprocess.run([*pip, "--no-deps", wheel], check=True)
     emulator = ["qemu-aarch64", "-L", str(root)]
-    program = [*emulator, "-E", f"PYTHONPATH={site}", str(root / "usr" / "bin" / python), "-m", "stackrev"]
-    return serve(wheel, folder, target, *emulator), program
+    program = [*emulator, "-E", f"PYTHONPATH={site}", str(root / "usr" / "bin" / python)]
+    # -P: nothing of this source is imported, where the tests run
+    return serve(wheel, folder, target, *emulator), [*program, "-P", "-m", "stackrev"]
 
 
 def musl(wheel: Path, folder: Path, target: Target) -> tuple[dict[str, list[str]], list[str]]:

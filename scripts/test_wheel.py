@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if run(scripts / "stackrev", "reverse", "A string to reverse", cwd=folder) != "esrever ot gnirts A\n":
             sys.exit("the wheel does not reverse")
         source = copy(folder / "source")
-        command = [scripts / "pytest", "-c", source / "pyproject.toml", source / "tests", *for_pytest]
+        command = [scripts / "python", "-m", "pytest", "-c", source / "pyproject.toml", source / "tests", *for_pytest]
         done = subprocess.run(command, cwd=folder, env=environment(scripts), check=False)
         if any(source.joinpath("stackrev").rglob("__pycache__")):
             sys.exit("the tests have imported the source in the place of the wheel")
