@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "build" / "tools"
 REQUIRED = ("ziglang==0.17.*", "build>=1.2", "lief>=0.16", "setuptools>=77", "auditwheel>=6.2", "delvewheel>=1.10")
-AUDITORS = {"linux": "auditwheel", "win_": "delvewheel"}
+AUDITORS = {"manylinux": "auditwheel", "win_": "delvewheel"}
 
 
 @cache
@@ -110,14 +110,14 @@ def check(target: Target, name: str, path: Path) -> None:
 
 
 def verdict(wheel: Path) -> None:
-    """What the platform's own tool says of a wheel: auditwheel on Linux, delvewheel on Windows, none of macOS here."""
+    """What the platform's own tool says of a wheel, if it runs here: not that of macOS, nor auditwheel for musl."""
     tool = next((tool for part, tool in AUDITORS.items() if part in wheel.name), None)
     if tool:
         done = subprocess.run([sys.executable, "-m", tool, "show", wheel], capture_output=True, text=True, check=False)
-        said = " ".join((done.stdout + done.stderr).split())
+        said = " ".join(done.stdout.split())
         print(f"{tool}: {said}", flush=True)
-        if done.returncode:
-            sys.exit(f"{wheel.name} does not pass {tool}")
+        if done.returncode or done.stderr:
+            sys.exit(f"{wheel.name} does not pass {tool}:\n{done.stderr}")
 
 
 def inside_tools(arguments: Sequence[str]) -> None:
