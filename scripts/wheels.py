@@ -180,7 +180,9 @@ def compile_one(target: Target, name: str, folder: Path) -> Path:
         exports.write_text("{ global: stackrev_*; local: *; };\n", encoding="ascii")  # nothing of libc++ inside
         options.append(f"-Wl,--version-script={exports}")
     if "macos" in target.triple:  # where Zig's linker has no such list, but for these operators all else is hidden
-        options += ["-fvisibility-global-new-delete=force-hidden", str(ROOT / "scripts" / "macos_new_delete.cpp")]
+        options += ["-std=c++17", "-fvisibility=hidden", "-fvisibility-global-new-delete=force-hidden"]
+        options.append("-D_LIBCPP_DISABLE_VISIBILITY_ANNOTATIONS")
+        options.append(str(ROOT / "scripts" / "macos_new_delete.cpp"))
     run_compiler(target, *options, str(kernels), "-o", str(path))
     return path
 
