@@ -35,8 +35,9 @@ SOURCE, FED, LIMIT = list(range(3, 40)), list(range(40, 70)), 30
 STRINGS = [SOURCE[:n] for n in range(0, 37, 3)]
 
 
-def report(what: str, count: int, furthest: float, unit: str = "") -> None:
-    print(f"{what}: {count:,} comparisons, greatest difference {furthest:.3g}{unit}")  # noqa: T201
+def report(remote: RemoteLibrary, what: str, count: int, furthest: float, unit: str = "") -> None:
+    remote.compared += count
+    print(f"{remote.name}: {what}: {count:,} comparisons, greatest difference {furthest:.3g}{unit}")  # noqa: T201
 
 
 def furthest(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> tuple[int, float]:
@@ -78,9 +79,10 @@ def remote(request):
     if request.param not in LIBRARIES:
         pytest.skip("no emulated library; see docs/release.md")
     remote = RemoteLibrary(LIBRARIES[request.param])
-    remote.name = request.param
+    remote.name, remote.compared = request.param, 0
     with kernels_of(remote):
         yield remote
+    print(f"{remote.name}: {remote.compared:,} comparisons in all")  # noqa: T201
     remote.close()
 
 
@@ -90,7 +92,7 @@ def test_the_activations_keep_the_bounds_of_the_proof(remote, name, bound):
     numbers = torch.cat([torch.linspace(-120, 120, 20_000), small, -small])
     ours = torch.frombuffer(activation(name, numbers.numpy()), dtype=torch.float32).double()
     error = float((ours - getattr(torch, name)(numbers.double())).abs().max()) * 2**24
-    report(f"{remote.name}: {name}", len(numbers), error, " units of 2^-24")
+    report(remote, name, len(numbers), error, " units of 2^-24")
     assert error <= bound
 
 
@@ -136,7 +138,7 @@ def test_a_kernel_and_its_derivative_are_plain_torch_s(remote, what, numbers):
         ours = results(plain=False)
     assert len(remote.called) == before + 2 - (what == "read-out")
     count, most = furthest(ours, theirs)
-    report(f"{remote.name}: {what}, {numbers}", count, most)
+    report(remote, f"{what}, {numbers}", count, most)
     assert most <= TOLERANCE[numbers]
 
 
@@ -176,7 +178,7 @@ class TestStream:
             ours += [torch.tensor(each, dtype=torch.float32) for each in (look.hidden, look.read, look.push, look.pop)]
             theirs += [out.hidden[0, 0], state.read[0], out.push[0, 0], out.pop[0, 0]]
         count, most = furthest(ours, theirs)
-        report(f"{remote.name}: steps of a stream", count, most)
+        report(remote, "steps of a stream", count, most)
         assert most < 1e-5
         assert all(0 <= each < float("inf") for each in stream.nearest())
 
@@ -192,4 +194,4 @@ class TestStream:
             again.encode([vocabulary.START, *string])
             assert again.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, LIMIT).tolist() == answer
             assert stream.score(vocabulary.SEPARATOR, answer).right == len(answer)
-        report(f"{remote.name}: symbols of answers", 3 * sum(map(len, wanted)), 0)
+        report(remote, "symbols of answers", 3 * sum(map(len, wanted)), 0)

@@ -1,6 +1,8 @@
 """The library that is loaded: what is missing is said, and one whose structs differ from Python's is refused."""
 
 import ctypes
+import platform
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,17 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path):
     assert "compiler" in found.missing
     (tmp_path / f"_baseline{library.SUFFIX}").write_bytes(b"no library")
     assert "does not load" in library.find(None).missing
+
+
+@needs_kernels
+@pytest.mark.skipif(platform.machine() != "x86_64" or not Path("/proc/cpuinfo").exists(), reason="not Linux on x86-64")
+def test_the_processor_s_instructions_are_what_the_system_says():
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii").partition("\nflags")[2].partition("\n")[0].split())
+    wanted = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}}
+    best = "baseline"
+    for name, needed in wanted.items():
+        best = name if needed <= flags else best
+    assert library.find(None).instructions == best
 
 
 class Swapped(ctypes.Structure):
