@@ -144,9 +144,18 @@ function sentence(n, writing, symbol) {
   const does = writing ? symbol === END ? "writes &, the end marker" : `writes ${quoted(symbol)}`
     : symbol === START ? "reads the marker $ before the text" : `reads ${quoted(symbol)}`;
   const height = run.height.at(n), next = sees(n);
-  const column = height > FAINT ? `The column is ${number(height)} high${next === null ? "" : `, and what it sees of it says ${quoted(next)}`}.`
+  const column = height > FAINT ? `The column is ${number(height)} high${next === null ? "" : `, and in its topmost unit the network sees ${quoted(next)}`}.`
     : "The column is empty.";
   return `Step ${now} of ${total()}: the network ${does}, pops ${number(run.pop.at(n))} and pushes ${number(run.push.at(n))}. ${column}`;
+}
+
+function lost(n, level) {                                   // the symbols that step n has drained, down to a level
+  const marks = [];
+  for (const each of run.elements(n - 1, FAINT)) {
+    if (marks.length === 3 || each.bottom + each.strength <= level + FAINT) break;
+    marks.push(mark(bound, run.fed.at(each.step)));
+  }
+  return marks.join(" ");
 }
 
 function sees(n) {                                          // what it writes for what it sees after step n; null if nobody knows
@@ -208,11 +217,11 @@ function column(n, writing) {
   const gone = before - Math.max(height, Math.max(0, before - run.pop.at(n)));
   at("drained").hidden = gone * unit < 4;
   put(at("drained"), before - gone, before);
-  at("drained").textContent = gone * unit >= 16 ? `drained ${number(gone)}` : "";
+  at("drained").textContent = gone * unit >= 16 ? `${lost(n, before - gone)} drained ${number(gone)}` : "";
   at("read").hidden = height <= FAINT;
   put(at("read"), Math.max(0, height - 1), height);
   const next = sees(n);
-  at("read-says").replaceChildren(...(next === null ? ["it sees this"] : [writing ? "next it writes " : "it sees ", made("b", {}, mark(bound, next))]));
+  at("read-says").replaceChildren(...(next === null ? ["it sees this"] : [writing ? "next it writes " : "it sees ", made("b", {}, quoted(next))]));
   at("deeper").textContent = base > 0.005 ? `${number(base)} more below` : "";
   at("column").setAttribute("aria-label", `A column of height ${number(height)}`);
 }
