@@ -273,6 +273,9 @@ class TrainingConfig(Settings):
     after each of its steps the absolute weights fall by so much, to 0 at the least (and by less where the schedule has
     lowered the learning rate).
 
+    Where the last few strings take long to be right, dividing the logits helps before the run is solved too: with
+    `sharpen_from` below 1 it begins at the first check with at least that coarse accuracy on both sets.
+
     With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch
     whose loss is below `curriculum_loss`.
     """
@@ -311,6 +314,9 @@ class TrainingConfig(Settings):
         resumable=True,
     )
     settle_temperature: float = setting(3.0, "What the loss divides the logits by, once solved.", above=0, high=100)
+    sharpen_from: float = setting(
+        1.0, "Divide the logits already from this share of held-out strings right.", low=0, high=1
+    )
     device: Device = setting(
         "auto", "Where to compute; auto is the CPU for what has compiled kernels, else a GPU if any.", resumable=True
     )

@@ -16,8 +16,8 @@ from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
 class DequeLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural deque.
 
-    `push_bias` and `pop_bias` are of the gates at the top. Those at the bottom start nearly shut, so that it is one end
-    that learns to be filled.
+    `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start nearly shut, so
+    that it is one end that learns to be filled; the decoder is inclined to pop at both.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"
@@ -28,18 +28,41 @@ class DequeLSTMConfig(MemoryLSTMConfig):
         -4.0, "The initial bias of the push gate at the bottom.", low=-100, high=100, search=Between(-6.0, 3.0)
     )
     bottom_pop_bias: float = setting(
-        -3.0, "The initial bias of the pop gate at the bottom.", low=-100, high=100, search=Between(-6.0, 3.0)
+        -4.0, "The initial bias of the pop gate at the bottom.", low=-100, high=100, search=Between(-6.0, 3.0)
+    )
+
+    decoder_bottom_push_bias: float | None = setting(
+        None, "The decoder's initial bias of the push gate at the bottom; none for the same.", low=-100, high=100
+    )
+    decoder_bottom_pop_bias: float | None = setting(
+        None, "The decoder's initial bias of the pop gate at the bottom; none for the same.", low=-100, high=100
     )
 
     @property
     @override
-    def gate_biases(self) -> tuple[float, ...]:
+    def encoder_biases(self) -> tuple[float, ...]:
         return self.push_bias, self.pop_bias, self.bottom_push_bias, self.bottom_pop_bias
+
+    @property
+    @override
+    def _of_decoder(self) -> tuple[float | None, ...]:
+        return (
+            self.decoder_push_bias,
+            self.decoder_pop_bias,
+            self.decoder_bottom_push_bias,
+            self.decoder_bottom_pop_bias,
+        )
 
 
 DEQUE_LSTM = Kind(
-    model=DequeLSTMConfig(push_bias=0.0, pop_bias=-3.0, string_noise=1.0),
-    training=TrainingConfig(batches=2000, mixed_lengths=False, curriculum_start=20),
+    model=DequeLSTMConfig(
+        pop_bias=-4.0,
+        decoder_push_bias=-1.5,
+        decoder_pop_bias=3.0,
+        decoder_bottom_pop_bias=3.0,
+        string_noise=1.0,
+    ),
+    training=TrainingConfig(batches=3000, mixed_lengths=False, curriculum_start=None, sharpen_from=0.5),
     module="stackrev.models.deque_lstm:DequeLSTMReverser",
     label="deque-LSTM",
     colour=4,

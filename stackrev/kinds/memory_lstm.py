@@ -30,6 +30,11 @@ class MemoryLSTMConfig(ModelConfig):
     decoder that pushes little and pops much, for some strings, long before the average decoder does, and is rewarded
     for it.
 
+    `push_bias` and `pop_bias` are where the gates' biases start. Those of the decoder may start elsewhere: an encoder
+    that is inclined to push and a decoder that is inclined to pop already move through the memory in order, and what is
+    left to learn is what to write there. (With `shared_controls` there is one set of biases, which starts as the
+    encoder's.)
+
     `memory` is what the memory is, and `ends` E, at how many ends it is worked.
     """
 
@@ -47,6 +52,12 @@ class MemoryLSTMConfig(ModelConfig):
     shared_controls: bool = setting(False, "Whether encoder and decoder work it alike.")
     push_bias: float = setting(1.5, "The initial bias of the push gate.", low=-100, high=100, search=Between(-3.0, 3.0))
     pop_bias: float = setting(-1.5, "The initial bias of the pop gate.", low=-100, high=100, search=Between(-3.0, 3.0))
+    decoder_push_bias: float | None = setting(
+        None, "The decoder's initial bias of the push gate; none for the same.", low=-100, high=100
+    )
+    decoder_pop_bias: float | None = setting(
+        None, "The decoder's initial bias of the pop gate; none for the same.", low=-100, high=100
+    )
 
     @property
     @override
@@ -54,9 +65,21 @@ class MemoryLSTMConfig(ModelConfig):
         return self.ends * self.stack_width
 
     @property
-    def gate_biases(self) -> tuple[float, ...]:
-        """The gates' initial biases, 2E of them: push and pop of each end."""
+    def encoder_biases(self) -> tuple[float, ...]:
+        """The initial biases of the encoder's gates, 2E of them: push and pop of each end."""
         return self.push_bias, self.pop_bias
+
+    @property
+    def decoder_biases(self) -> tuple[float, ...]:
+        """The initial biases of the decoder's gates, 2E of them: push and pop of each end."""
+        return tuple(
+            same if own is None else own for own, same in zip(self._of_decoder, self.encoder_biases, strict=True)
+        )
+
+    @property
+    def _of_decoder(self) -> tuple[float | None, ...]:
+        """The decoder's biases as they are set, in the order of `encoder_biases`; None for those of the encoder."""
+        return self.decoder_push_bias, self.decoder_pop_bias
 
     @override
     def shapes(self) -> Shapes:

@@ -14,8 +14,9 @@ from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
 class QueueLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural queue.
 
-    A queue forgives less than a stack: whatever is popped too early shifts all that is read later. So its pop gates
-    start nearly shut, strings start too long for the LSTM to hold, and those of a batch have one length.
+    A queue forgives less than a stack: whatever is popped too early shifts all that is read later. So the encoder's pop
+    gate starts nearly shut and the decoder's nearly open, strings are too long for the LSTM to hold from the start, and
+    those of a batch have one length.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "queue"
@@ -23,8 +24,8 @@ class QueueLSTMConfig(MemoryLSTMConfig):
 
 
 QUEUE_LSTM = Kind(
-    model=QueueLSTMConfig(push_bias=0.0, pop_bias=-3.0),
-    training=TrainingConfig(batches=2000, mixed_lengths=False, curriculum_start=20),
+    model=QueueLSTMConfig(pop_bias=-4.0, decoder_push_bias=-1.5, decoder_pop_bias=3.0, string_noise=1.0),
+    training=TrainingConfig(batches=3000, mixed_lengths=False, curriculum_start=None, sharpen_from=0.5),
     module="stackrev.models.queue_lstm:QueueLSTMReverser",
     label="queue-LSTM",
     colour=3,

@@ -217,13 +217,16 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
                 parameter.uniform_(-bound, bound, generator=generator)
             if tuned:
                 cell.symbols.normal_(0, 0.5, generator=generator)
-        for controls in {id(each): each for each in map(self.controls_of, (self.encoder, self.decoder))}.values():
+        biases = {self.controls_of(self.decoder): config.decoder_biases} | {
+            self.controls_of(self.encoder): config.encoder_biases
+        }
+        for controls in dict.fromkeys(map(self.controls_of, (self.encoder, self.decoder))):
             gates, value = controls.weight[:, :count], controls.weight[:, count:]
             controls.bias.zero_()
             if tuned:
                 gates.normal_(0, math.sqrt(2 / (config.hidden_size + 1)), generator=generator)
                 value.normal_(0, math.sqrt(2 / (config.hidden_size + config.stack_width)), generator=generator)
-                for place, bias in enumerate(config.gate_biases):
+                for place, bias in enumerate(biases[controls]):
                     controls.bias[place] = bias
             else:
                 controls.weight.uniform_(-bound, bound, generator=generator)

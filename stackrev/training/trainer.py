@@ -262,6 +262,13 @@ class Trainer:
         return self._settling.closed_batch if self._settling else progress.solved_batch + training.settle_batches
 
     @property
+    def _sharpening(self) -> bool:
+        """Whether the loss divides the logits before the run is solved."""
+        least = self.config.training.sharpen_from
+        sets = ("validation", "test")
+        return least < 1 and any(all(line[each]["coarse"] >= least for each in sets) for line in self.progress.history)
+
+    @property
     def _check_due(self) -> bool:
         progress, training = self.progress, self.config.training
         checked = progress.history[-1]["batch"] if progress.history else 0
@@ -288,7 +295,7 @@ class Trainer:
             batch.target,
             batch.target_steps,
             self.model.read_out_weights,
-            temperature=training.settle_temperature if settling else 1.0,
+            temperature=training.settle_temperature if settling or self._sharpening else 1.0,
         )
         closing = None
         if settling and self._settling is not None:

@@ -16,6 +16,8 @@ from stackrev.kinds.config import SECTIONS, Config, from_version_1, read_config,
 from stackrev.models import build
 
 GATES = {"gate_stretch", "gate_noise", "string_noise", "shared_controls", "push_bias", "pop_bias"}
+DECODER = {"decoder_push_bias", "decoder_pop_bias"}
+BOTTOM = {"bottom_push_bias", "bottom_pop_bias", "decoder_bottom_push_bias", "decoder_bottom_pop_bias"}
 COMMON = {"kind", "hidden_size", "layers", "initialisation", "vocabulary_size"}
 
 
@@ -40,8 +42,8 @@ def version_1(kind: str, **changes: Any) -> dict[str, Any]:
 def test_each_kind_has_its_own_settings() -> None:
     found = {name: set(settings(kind.configuration)) - COMMON for name, kind in KINDS.items()}
     assert found["rnn"] == found["lstm"] == {"embedding_width"}
-    assert found["stack-lstm"] == found["queue-lstm"] == {"stack_width"} | GATES
-    assert found["deque-lstm"] == {"stack_width", "bottom_push_bias", "bottom_pop_bias"} | GATES
+    assert found["stack-lstm"] == found["queue-lstm"] == {"stack_width"} | GATES | DECODER
+    assert found["deque-lstm"] == {"stack_width"} | GATES | DECODER | BOTTOM
     for name, kind in KINDS.items():
         assert (kind.name, kind.model.kind) == (name, name)
         with pytest.raises(ConfigError, match="kind is 'other'"):

@@ -190,6 +190,19 @@ def test_a_deques_gates_start_where_they_are_told_at_both_ends() -> None:
     assert model.controls.weight.shape == (SMALL["hidden_size"], 4 + 2 * SMALL["stack_width"])
 
 
+def test_a_decoders_gates_start_where_it_is_told_and_otherwise_as_the_encoders() -> None:
+    biases = {"push_bias": 1.5, "pop_bias": -4.0, "bottom_push_bias": -3.0, "bottom_pop_bias": -3.5}
+    own = {"decoder_pop_bias": 3.0, "decoder_bottom_push_bias": 0.5}
+    apart = small("deque-lstm", initialisation="tuned", shared_controls=False, **biases, **own)
+    model = build(apart, seeded(0))
+    assert isinstance(model, DequeLSTMReverser)
+    assert model.controls.bias[:4].tolist() == [1.5, -4.0, -3.0, -3.5]
+    assert model.decoder_controls.bias[:4].tolist() == [1.5, 3.0, 0.5, -3.5]
+    shared = build(small("deque-lstm", initialisation="tuned", shared_controls=True, **biases, **own), seeded(0))
+    assert isinstance(shared, DequeLSTMReverser)
+    assert shared.controls.bias[:4].tolist() == [1.5, -4.0, -3.0, -3.5]
+
+
 def test_a_saved_model_is_the_same_model(kind: str) -> None:
     batch = some_batch()
     model, other = (build(small(kind, layers=2), seeded(seed)).eval() for seed in (1, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -174,3 +175,16 @@ def test_a_solved_run_is_trained_with_cooler_logits() -> None:
     for name, each in cooled.items():  # dividing the logits is dividing the last layer, whose own gradient is then less
         last = name.startswith("logits.")
         torch.testing.assert_close(each, divided[name] * (0.25 if last else 1.0))
+
+
+@pytest.mark.parametrize(("share", "sharper"), [(0.4, True), (0.6, False)])
+def test_a_run_that_is_nearly_right_is_trained_with_cooler_logits_where_it_is_told(share: float, sharper: bool) -> None:
+    def gradients(**changes: Any) -> dict[str, Tensor]:
+        trainer = Trainer(tiny(batches=1, clip_norm=math.inf, settle_temperature=4.0, **changes))
+        line = {"batch": 0, "validation": {"coarse": 0.9}, "test": {"coarse": 0.5}}
+        trainer.progress.history.append(line)
+        trainer._learn()
+        return {name: each.grad.clone() for name, each in trainer.model.named_parameters()}  # type: ignore[union-attr]
+
+    plain, found = gradients(), gradients(sharpen_from=share)
+    assert all(torch.equal(each, found[name]) for name, each in plain.items()) is not sharper
