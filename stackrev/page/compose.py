@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stackrev.errors import CheckpointError, ConfigError
-from stackrev.kinds import kind_of
+from stackrev.kinds import KINDS, kind_of
 from stackrev.storage import certificates, checkpoints
 from stackrev.tasks import REVERSAL
 
@@ -57,7 +57,9 @@ def read(folder: Path, name: str) -> Contents:
     config = description.config
     sizes = kind_of(config.model.kind).page_sizes
     if sizes is None:
-        raise ConfigError(f"{name} has no stack to show", hint="name a model that has one")
+        shown = " or ".join(kind for kind, each in KINDS.items() if each.page_sizes is not None)
+        hint = f"name a {shown}; stackrev apply --trace shows a queue or a deque at work"
+        raise ConfigError(f"{name} has no stack to show", hint=hint)
     if config.data.task != REVERSAL.name:
         raise ConfigError(
             f"{name} has learned {config.data.task}, not {REVERSAL.name}", hint="stackrev evaluate scores it"
