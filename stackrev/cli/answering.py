@@ -236,7 +236,7 @@ class Answering:
         for _ in self._decoder.write([request.bound.ids[:PROBE]]):
             pass
         seconds = (time.perf_counter() - start) / PROBE * length
-        takes = f"{seconds:,.0f} s and {size(needed)} of memory"
+        takes = f"{seconds:,.0f} s and at most {size(needed)} of memory"
         self._output.note(f"{name(request)} has {length:,} {self._task.unit}s, which take about {takes}")
 
     def _show(self, request: Request, ids: list[int], wanted: list[int], error: int | None) -> None:

@@ -78,7 +78,7 @@ class NativeDecoder:
 
     @property
     def bytes_per_symbol(self) -> int:
-        """See `Decoder.bytes_per_symbol`: the pushed vector stays until it is popped."""
+        """See `Decoder.bytes_per_symbol`: the pushed vector stays until it is popped, unless it can be found again."""
         return 4 * self._width + 50
 
     def write(
@@ -131,12 +131,14 @@ class NativeDecoder:
             piece = string[start : start + PIECE]
             stream.encode(piece)
             tell(len(piece))
-        limit, written = self._task.most_written(len(string)), [vocabulary.SEPARATOR]
-        while written[-1] != vocabulary.END and len(written) <= limit:
-            more = stream.decode_greedy(written[-1], vocabulary.END, min(PIECE, limit - len(written) + 1))
+        limit, last = self._task.most_written(len(string)), vocabulary.SEPARATOR
+        written: list[int] = []
+        while last != vocabulary.END and len(written) < limit:
+            more = stream.decode_greedy(last, vocabulary.END, min(PIECE, limit - len(written)))
             written.extend(more)
+            last = more[-1]
             tell(len(more))
-        return written[1:]
+        return written
 
 
 class _Threads:

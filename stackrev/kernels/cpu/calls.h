@@ -114,6 +114,7 @@ struct CellArrays {
 // A whole model, for a stream of symbols
 struct StreamCall {
     std::int64_t structure, hidden, width, layers, symbols, outputs;  // 0 a stack, 1 a queue, 2 a deque
+    std::int64_t kept;  // about how many values of a stack are kept in memory, though they could be found again
     double stretch;
     CellArrays encoder, decoder;
     const float *hidden0, *cell0;           // [K, H]
@@ -176,7 +177,7 @@ STACKREV_LAYOUT(ReadOutCall, steps, batch, hidden, symbols, threads, temperature
                 output_bias, logits, logits_bias, right, losses, g_states, g_output, g_output_bias, g_logits,
                 g_logits_bias)
 STACKREV_LAYOUT(CellArrays, symbols, recurrent, biases, control, control_bias)
-STACKREV_LAYOUT(StreamCall, structure, hidden, width, layers, symbols, outputs, stretch, encoder, decoder, hidden0, cell0, output,
+STACKREV_LAYOUT(StreamCall, structure, hidden, width, layers, symbols, outputs, kept, stretch, encoder, decoder, hidden0, cell0, output,
                 output_bias, logits, logits_bias)
 STACKREV_LAYOUT(AnswerCall, count, start, separator, stop, lengths, limits, symbols, counts, written)
 

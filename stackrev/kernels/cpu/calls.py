@@ -114,7 +114,7 @@ class StreamCall(ctypes.Structure):
     """A whole model, for a stream of symbols."""
 
     _fields_ = (
-        *_counts("structure hidden width layers symbols outputs"),
+        *_counts("structure hidden width layers symbols outputs kept"),
         ("stretch", ctypes.c_double),
         *(("encoder", CellArrays), ("decoder", CellArrays)),
         *_pointers("hidden0 cell0 output output_bias logits logits_bias"),

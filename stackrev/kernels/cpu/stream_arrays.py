@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ENDS = {"stack": 1, "queue": 1, "deque": 2}
 """At how many ends each structure is worked. The kernel has the place in this table for the structure."""
+KEPT = 1 << 20
+"""About how many of a stack's values stay in memory, the newest; others are forgotten if they can be found again."""
 
 
 def stream_call(
@@ -21,7 +23,7 @@ def stream_call(
     """The call's structure, and what must stay alive until it returns."""
     arrays = _Arrays(weights)
     symbols, outputs = arrays.count("logits.bias"), arrays.count("output.bias")
-    call = StreamCall(tuple(ENDS).index(structure), hidden, width, layers, symbols, outputs, stretch)
+    call = StreamCall(tuple(ENDS).index(structure), hidden, width, layers, symbols, outputs, KEPT, stretch)
     read, controlled = ENDS[structure] * width, ENDS[structure] * (2 + width)
     own = "decoder_controls.weight" in weights
     for phase, controls in (("encoder", "controls"), ("decoder", "decoder_controls" if own else "controls")):

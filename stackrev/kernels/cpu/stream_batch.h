@@ -61,8 +61,8 @@ class StreamBatch {
    public:
     StreamBatch(const StreamModel& model, const AnswerCall& call)
         : model_(model), a_(call), B(std::min<Index>(call.count, kChunkRows)), ph(model.ph), pr(model.pr), z_(B * 4 * ph),
-          values_(B * pr), gates_(padded<float>(model.sizes.gates() * B)), o_(B * model.po), scores_(B * model.pv), starts_(B),
-          logits_bias_(model.pv) {
+          values_(B * pr), gates_(padded<float>(model.sizes.gates() * B)), o_(B * model.po), scores_(B * model.pv),
+          starts_(B), logits_bias_(model.pv) {
         for (Index k = 0; k < model.sizes.layers; ++k) {
             sources_.emplace_back(B * model.encoder.weights.source(k));
             cells_.emplace_back(B * ph);
@@ -277,9 +277,9 @@ class StreamBatch {
     const AnswerCall& a_;
     const Index B, ph, pr;
     std::vector<Row> rows_;
-    std::vector<const float*> starts_;               // what each row's pre-activations start from
     std::vector<Buffer<float>> sources_, cells_;    // a layer [B, source], [B, ph]
     Buffer<float> z_, values_, gates_, o_, scores_;  // [B, 4 ph], [B, pr], [B, 2], [B, po], [B, pv]
+    std::vector<const float*> starts_;               // what each row's pre-activations start from
     Buffer<float> logits_bias_;                      // [pv], lowest where there is no symbol
 };
 

@@ -7,6 +7,7 @@
 #include <deque>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "deque.h"
 #include "queue.h"
@@ -15,17 +16,31 @@
 
 namespace stackrev {
 
+// What can find out again which values a block of elements had, after they have been forgotten.
+class Recall {
+   public:
+    virtual ~Recall() = default;
+    // Writes the values of the block that begins with element `first`, one after the other
+    virtual void recall(Index first, float* values) = 0;
+};
+
 // Elements from the bottom, 0, to the top: values and where they start and end, in blocks, so that growing copies nothing
 // and shrinking frees. At either end one spare block is kept, for a structure that goes to and fro.
 class Elements {
    public:
+    static constexpr Index kBlock = 1024;
+
     explicit Elements(Index width) : width_(width) {}
     Elements(const Elements& other) : width_(other.width_), first_(other.first_), size_(other.size_) {
         for (const auto& block : other.blocks_) {
             blocks_.push_back(std::make_unique<Block>(width_));
             std::copy(std::begin(block->bottoms), std::end(block->bottoms), blocks_.back()->bottoms);
             std::copy(std::begin(block->tops), std::end(block->tops), blocks_.back()->tops);
-            std::copy(block->values.get(), block->values.get() + kBlock * width_, blocks_.back()->values.get());
+            if (block->values) {
+                std::copy(block->values.get(), block->values.get() + kBlock * width_, blocks_.back()->values.get());
+            } else {
+                blocks_.back()->values.reset();
+            }
         }
     }
     Elements& operator=(const Elements&) = delete;
@@ -35,7 +50,6 @@ class Elements {
     double& top(Index i) { return block(i).tops[place(i)]; }
     double bottom(Index i) const { return block(i).bottoms[place(i)]; }
     double top(Index i) const { return block(i).tops[place(i)]; }
-    const float* value(Index i) const { return block(i).values.get() + place(i) * width_; }
 
     void add_top(double bottom, double top, const float* value) {
         if ((first_ + size_) / kBlock == Index(blocks_.size())) blocks_.push_back(std::make_unique<Block>(width_));
@@ -71,13 +85,17 @@ class Elements {
         blocks_.clear();
     }
 
+    // Forgets the values of a whole block, which begins with element `first`; where they are asked for, `recall` has them.
+    // Only of a stack, whose elements keep their places.
+    void forget(Index first) { block(first).values.reset(); }
+    void recall_with(Recall* recall) { recall_ = recall; }
+
     // The read's sum: alpha times the value of element i
     void add(float* read, Index i, double alpha) const { add_scaled<float>(read, static_cast<float>(alpha), value(i), width_); }
     // A read of what is NaN
     void fill(float* read, double number) const { std::fill(read, read + width_, static_cast<float>(number)); }
 
    private:
-    static constexpr Index kBlock = 1024;
     struct Block {
         explicit Block(Index width) : values(new float[kBlock * width]()) {}
         double bottoms[kBlock] = {}, tops[kBlock] = {};
@@ -86,14 +104,24 @@ class Elements {
 
     Block& block(Index i) const { return *blocks_[(first_ + i) / kBlock]; }
     Index place(Index i) const { return (first_ + i) % kBlock; }
+    float* value(Index i) const {
+        std::unique_ptr<float[]>& values = block(i).values;
+        if (!values) {
+            std::unique_ptr<float[]> again(new float[kBlock * width_]());
+            recall_->recall(i - place(i), again.get());
+            values = std::move(again);
+        }
+        return values.get() + place(i) * width_;
+    }
     void set(Index i, double bottom, double top, const float* value) {
         block(i).bottoms[place(i)] = bottom;
         block(i).tops[place(i)] = top;
-        copy<float>(block(i).values.get() + place(i) * width_, value, width_);
+        copy<float>(this->value(i), value, width_);
     }
 
     Index width_, first_ = 0, size_ = 0;  // first_: the place of element 0 in the first block
     std::deque<std::unique_ptr<Block>> blocks_;
+    Recall* recall_ = nullptr;
 };
 
 // What a stream asks of its memory. The numbers of an end follow those of the end before: of push and pop, one number an
@@ -110,6 +138,8 @@ class StreamMemory {
         low_ = high_ = 0;
         elements_.clear();
     }
+    void forget(Index first) { elements_.forget(first); }
+    void recall_with(Recall* recall) { elements_.recall_with(recall); }
     double low() const { return low_; }
     double high() const { return high_; }
     Index size() const { return elements_.size(); }
