@@ -118,7 +118,7 @@ function show(step) {
     at(`${gate}-own`).textContent = held[gate] === "free" ? "as the network decides" : `held; the network wants ${number(own)}`;
     at(`${gate}-bar`).style.transform = `scaleX(${value})`;
   }
-  at("says-name").textContent = writing ? "It writes" : "It would write, did the text end here";
+  at("says-name").textContent = writing ? "It writes" : "If the text ended here, it would write";
   at("says").replaceChildren(...said.map(each => made("li", {},
     made("span", { className: "glyph" }, mark(bound, each.id)),
     odds(each.odds), made("span", { className: "number" }, percent(each.odds)))));
@@ -259,7 +259,7 @@ function go(step) {
 
 function effects() {
   const parts = ["push", "pop"].filter(gate => held[gate] !== "free").map(gate => EFFECTS[gate][held[gate]]);
-  at("held").textContent = parts.join(" ") || "Hold a gate, and every step has to live with it.";
+  at("held").textContent = parts.join(" ") || "Push and pop are the network’s two gates: hold one shut, half open or open, and see the answer break.";
 }
 
 for (const gate of ["push", "pop"])
@@ -348,7 +348,7 @@ function describe() {
   const { margins } = model, { hidden, width, layers, symbols } = model.network;
   at("model").hidden = model === packaged;
   at("model").textContent = `At work: ${model.name}, which knows ${symbols} symbols.`;
-  const exact = "While it reads, push is exactly 1 and pop exactly 0; while it writes it is the other way round. So the column holds "
+  const exact = "While it reads, push is exactly 1 and pop exactly 0; while it writes, push is exactly 0 and pop exactly 1. So the column holds "
     + "precisely the symbols, one unit each, and however long the text is, the network only ever deals with the one on top. ";
   at("proof").textContent = exact + (margins
     ? `That this holds for every text, and not only for those that were tried, is proved: boxes enclose all states that the network can ever be in, no step leads out of them, `

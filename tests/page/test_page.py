@@ -242,6 +242,13 @@ class TestView:
         for (upper, height, _), (lower, _, _) in itertools.pairwise(sorted(boxes)):
             assert upper + height == pytest.approx(lower, abs=0.01)
 
+    def test_what_is_drained_is_named(self, opened):
+        opened.ask(f"{FINISH}; show(run.reading + 3)")
+        written = opened.ask("mark(bound, run.written[2])")
+        assert opened.ask("document.getElementById('drained').textContent") in ("", f"{written} drained 1.00")
+        assert opened.ask("lost(run.reading + 2, run.height.at(run.reading + 2))") == written
+        assert opened.ask("lost(1, run.height.at(1))") == ""
+
     def test_a_gate_that_is_held_breaks_the_reversal(self, opened):
         opened.ask("document.querySelector('[name=hold-pop][value=shut]').click();" + FINISH)
         assert opened.ask("run.written.length") == len(TEXT) + 1
