@@ -21,7 +21,7 @@ from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import SECTIONS, Config, settings_of
 from stackrev.tasks import TASKS
-from stackrev.tasks.data import DataConfig, PairsConfig, data_class, with_task
+from stackrev.tasks.data import DataConfig, PairsConfig, data_class
 from stackrev.tasks.pairs import Pairs
 
 _ORDER = ("model", "training", "data")  # of the sections on a help page
@@ -82,9 +82,7 @@ def _options() -> dict[str, _Option]:
     """Every setting of every kind of model that is an option, by name, in the order of a help page."""
     found: dict[str, dict[str, _Option]] = {section: {} for section in _ORDER}
     for kind in KINDS:
-        default = Config.default(kind)
-        pairs = Config.fitted(data=with_task(default.data, Pairs.name), model=default.model, training=default.training)
-        for config in (default, pairs):
+        for config in (Config.default(kind), Config.default(kind, Pairs.name)):
             for name, (section, setting) in settings_of(config).items():
                 if setting.option:
                     entry = found[section].setdefault(name, _Option(setting, section, {}))
@@ -155,6 +153,8 @@ def _help(name: str) -> str:
     shown = ", ".join(f"{value} for {' and '.join(names)}" for value, names in kinds.items())
     if len(kinds) == 1:
         shown = next(iter(kinds)) + ("" if len(by_kind) == len(KINDS) else f"; {' and '.join(by_kind)} only")
+    if name in PairsConfig.training:
+        shown = f"{shown}; {_text(PairsConfig.training[name])} for --task pairs"
     return with_default(setting.help, shown)
 
 
@@ -195,8 +195,7 @@ def configure(base: Config, given: Given) -> Config:
     foreign_data = declared(PairsConfig).keys() - declared(data_class(task)).keys()
     if other := next((name for name in given if name in foreign_data), None):
         raise ConfigError(f"the task {task} has no {option(other)}", hint="it goes with --task pairs")
-    data = with_task(base.data, task)
-    base = Config.fitted(data=data, model=base.model, training=base.training)
+    base = base.for_task(task)
     ours = settings_of(base)
     if foreign := next((name for name in given if name not in ours), None):
         kinds = " and ".join(_OPTIONS[foreign].defaults)
@@ -229,10 +228,13 @@ def command_line(config: Config, *, threads: int | None = None) -> str:
 
 def changed(config: Config) -> dict[str, Any]:
     """The settings, the seed aside, that are not at the default of the kind of model."""
-    values = {
-        name: getattr(getattr(config, section), name)
-        for name, (section, setting) in settings_of(config).items()
-        if setting.option and name != "seed"
-    }
     kind = config.model.kind
-    return {name: value for name, value in values.items() if value != _OPTIONS[name].defaults[kind]}
+    usual = Config.default(kind, config.data.task).training
+    found = {}
+    for name, (section, setting) in settings_of(config).items():
+        if setting.option and name != "seed":
+            value = getattr(getattr(config, section), name)
+            default = getattr(usual, name) if section == "training" else _OPTIONS[name].defaults[kind]
+            if value != default:
+                found[name] = value
+    return found

@@ -11,7 +11,7 @@ from stackrev.errors import ConfigError, did_you_mean
 from stackrev.kinds.config import Config, read_config
 from stackrev.storage.pairs import complete
 from stackrev.tasks import TASKS
-from stackrev.tasks.data import DataConfig, PairsConfig, with_task
+from stackrev.tasks.data import DataConfig, PairsConfig
 from stackrev.tasks.pairs import Pairs
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -75,10 +75,7 @@ def configure(kind: str, changes: Mapping[str, Any]) -> Config:
         ConfigError: A name is unknown or a value wrong.
     """
     aliases, task = settings(DataConfig)["task"].aliases, changes.get("task", changes.get("data.task"))
-    default = Config.default(kind)
-    if task == Pairs.name:
-        data = with_task(default.data, Pairs.name)
-        default = Config.fitted(data=data, model=default.model, training=default.training)
+    default = Config.default(kind, Pairs.name if task == Pairs.name else None)
     raw = to_dict(default)
     for key, value in changes.items():
         section, dot, name = key.partition(".")

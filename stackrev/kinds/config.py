@@ -11,7 +11,7 @@ from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS, kind_of
 from stackrev.kinds.base import BaselineConfig, ModelConfig
 from stackrev.kinds.stack_lstm import StackLSTMConfig
-from stackrev.tasks.data import DataConfig, read_data, task_of
+from stackrev.tasks.data import DataConfig, read_data, task_of, with_task
 
 VERSION = 2
 """Version 1 of a stored configuration had every kind's settings in each model, and one name for two widths."""
@@ -57,14 +57,24 @@ class Config:
         return cls(data=data, model=replace(model, vocabulary_size=task_of(data).size), training=training)
 
     @classmethod
-    def default(cls, kind: str) -> Config:
-        """The tuned setting of each kind of model.
+    def default(cls, kind: str, task: str | None = None) -> Config:
+        """The tuned setting of each kind of model, for its own task or for another.
 
         Raises:
-            ConfigError: There is no such kind.
+            ConfigError: There is no such kind, or no such task.
         """
         found = kind_of(kind)
-        return cls.fitted(data=DataConfig(task=found.task), model=found.model, training=found.training)
+        data = with_task(DataConfig(task=found.task), task or found.task)
+        return cls.fitted(data=data, model=found.model, training=replace(found.training, **data.training))
+
+    def for_task(self, task: str) -> Config:
+        """The same run for another task: what is at the old one's default is then at the new one's."""
+        if task == self.data.task:
+            return self
+        old, new = (Config.default(self.model.kind, each).training for each in (self.data.task, task))
+        names = [name for name in settings(TrainingConfig) if getattr(self.training, name) == getattr(old, name)]
+        training = replace(self.training, **{name: getattr(new, name) for name in names})
+        return Config.fitted(data=with_task(self.data, task), model=self.model, training=training)
 
 
 SECTIONS = tuple(each.name for each in fields(Config))

@@ -6,6 +6,7 @@ with the same pairs or not at all.
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
@@ -172,6 +173,7 @@ def _read(path: str, config: PairsConfig) -> tuple[list[_Pair], str]:
 
 
 def _pairs(path: str, data: bytes, vocabulary: Vocabulary) -> Iterator[_Pair]:
+    data = data.removeprefix(codecs.BOM_UTF8)  # some editors write one
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue

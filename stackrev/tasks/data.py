@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from stackrev.config import READER, LengthRange, Settings, from_dict, setting, settings
 from stackrev.errors import ConfigError
@@ -25,7 +25,11 @@ class DataConfig(Settings):
 
     Training draws from `lengths` for ever; the held-out sets are `held_out_samples` strings each, fixed by
     `held_out_seed`, and are never drawn in training.
+
+    `training` has the settings of training that are otherwise than the model's own where nothing else is said.
     """
+
+    training: ClassVar[Mapping[str, Any]] = {}
 
     task: str = setting(
         REVERSAL.name, "What is to be learned.", choices=(*TASKS, Pairs.name), aliases={"reverse": REVERSAL.name}
@@ -63,13 +67,16 @@ class PairsConfig(DataConfig):
 
     `symbols`, `expansion`, `checksums` and the lengths follow from the files; see `storage/pairs`. Of the file's pairs
     a tenth, and `held_out_samples` at most, become the validation set and as many the test set, unless these have
-    files of their own.
+    files of their own. There are only so many pairs: those of some length may be too few to begin with, so training
+    draws from all of them from the start.
 
     Attributes:
         symbols: The characters or words of the file, in the order of their ids.
         expansion: How many symbols are written at most for each that is read; see `Pairs.most_written`.
         checksums: The SHA-256 of each file, by the name of its setting.
     """
+
+    training: ClassVar[Mapping[str, Any]] = {"curriculum_start": None}
 
     task: str = setting("pairs", "What is to be learned.", choices=("pairs",))
     data: str | None = setting(None, 'For --task pairs: a file of pairs, {"input": ..., "target": ...} a line.')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pytest
 import torch
 
 from stackrev import cli
+from stackrev.cli.settings import command_line, configure
 from stackrev.config import LengthRange
 from stackrev.errors import ConfigError, DataError
+from stackrev.experiments import presets
+from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config, read_config
 from stackrev.storage import checkpoints
 from stackrev.storage.pairs import complete, open_task, read_examples
@@ -156,6 +160,40 @@ def test_files_that_hold_nothing(tmp_path: Path, file: Path) -> None:
     write(file, doubled(201))
     with pytest.raises(DataError, match="is not the file that it was"):
         open_task(config)
+
+
+def test_other_editors_lines_and_marks(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    lines = [json.dumps({"input": source, "target": target}) for source, target in doubled(20)]
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n")
+    assert configured(path).symbols == tuple("0123456789")
+
+
+def test_what_is_held_out_is_not_learned_from_if_it_stands_twice(file: Path, tmp_path: Path) -> None:
+    write(file, doubled(100) + doubled(100))
+    other = write(tmp_path / "other.jsonl", doubled(30))
+    task = open_task(configured(file, test=str(other)))
+    validation, test = task.held_out()
+    drawn = texts(task, task.draw(LengthRange(minimum=1, maximum=3), 2000, torch.Generator().manual_seed(0)))
+    assert len(drawn) == 60
+    assert not drawn & (texts(task, validation) | texts(task, test))
+
+
+def test_all_lengths_are_drawn_from_the_start(file: Path) -> None:
+    """A curriculum would begin with the few shortest pairs; whoever asks for one gets it."""
+    for kind in KINDS:
+        plain, given = Config.default(kind), {"task": "pairs", "data": str(file)}
+        config = configure(plain, given)
+        assert config == configure(Config.default(kind, "pairs"), given)
+        assert config.training == dataclasses.replace(plain.training, curriculum_start=None)
+        assert "curriculum" not in command_line(config)
+        asked = configure(plain, {**given, "curriculum_start": 5})
+        assert asked.training.curriculum_start == 5
+        assert "--curriculum-start 5" in command_line(asked)
+        assert configure(config, {"task": "copy"}).training == plain.training
+        assert presets.configure(kind, given) == config
+    fixed = dataclasses.replace(Config(), training=dataclasses.replace(Config().training, curriculum_start=5))
+    assert configure(fixed, {"task": "pairs", "data": str(file)}).training.curriculum_start == 5
 
 
 def test_settings_of_pairs_go_with_pairs(file: Path) -> None:
