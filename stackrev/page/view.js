@@ -221,7 +221,7 @@ function column(n, writing) {
   at("read").hidden = height <= FAINT;
   put(at("read"), Math.max(0, height - 1), height);
   const next = sees(n);
-  at("read-says").replaceChildren(...(next === null ? ["it sees this"] : [writing ? "next it writes " : "it sees ", made("b", {}, quoted(next))]));
+  at("read-says").replaceChildren(...(next === null ? ["it sees this"] : [writing ? "next it writes " : "it sees ", made("b", {}, next === END ? "&" : quoted(next))]));
   at("deeper").textContent = base > 0.005 ? `${number(base)} more below` : "";
   at("column").setAttribute("aria-label", `A column of height ${number(height)}`);
 }
