@@ -291,7 +291,7 @@ class TestCommand:
         assert code == 1
         assert "seed 1: not as stored: batches, weights" in out
         assert "stored on python" in err
-        assert stackrev("rerun", folder, 7)[0] == 1
+        assert stackrev("rerun", folder, 7)[0] == 2
 
     def test_a_terminal_shows_how_far_a_seed_has_come(self, stackrev, tmp_path, monkeypatch):
         class Terminal(io.StringIO):
