@@ -74,10 +74,8 @@ class TestRoot:
         ("arguments", "message"),
         [
             (["reverse", "".join(map(chr, range(0x4E00, 0x4E81)))], "the text has 129 different characters"),
-            (["evaluate", "--data", "nowhere.jsonl"], "there is no file nowhere.jsonl"),
             (["generate-data", "-o", "nowhere/file"], "nowhere/file cannot be written"),
             (["generate-data", "--alphabet", "aé"], "is not ASCII"),
-            (["train", "--resume", "--output", "nowhere"], "nowhere holds no run"),
         ],
     )
     def test_failure_is_one_line(self, stackrev, arguments, message):

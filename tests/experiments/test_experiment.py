@@ -376,5 +376,5 @@ def test_a_wrong_setting_is_one_line(stackrev, tmp_path):
     assert "widht" in err
     assert not (tmp_path / "a").exists()
     code, _, err = stackrev("table", tmp_path / "a")
-    assert code == 1
+    assert code == 2
     assert "holds no experiment" in err
