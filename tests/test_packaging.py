@@ -12,6 +12,7 @@ import venv
 from pathlib import Path
 
 import pytest
+import torch
 
 from stackrev.storage import names
 
@@ -37,8 +38,13 @@ def fresh_environment(folder: Path) -> Path:
     venv.create(folder, symlinks=True)
     paths = {"base": str(folder), "platbase": str(folder)}
     packages = Path(sysconfig.get_path("purelib", vars=paths))
-    # a .pth line does not make Python read the .pth files over there, so no editable install is seen through it
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    dependencies = folder / "dependencies"
+    dependencies.mkdir()
+    for each in (*Path(sysconfig.get_path("purelib")).iterdir(), *Path(torch.__file__).parents[1].iterdir()):
+        # no install of this package is seen through it, be it editable, by .pth files, or a wheel
+        if "stackrev" not in each.name and each.suffix != ".pth" and not (dependencies / each.name).exists():
+            (dependencies / each.name).symlink_to(each)
+    (packages / "dependencies.pth").write_text(f"{dependencies}\n")
     return Path(sysconfig.get_path("scripts", vars=paths))
 
 

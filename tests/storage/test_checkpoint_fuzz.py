@@ -12,7 +12,7 @@ import pytest
 import stackrev
 
 ROOT = Path(stackrev.__file__).parent.parent
-SCRIPT = ROOT / "scripts" / "fuzz_checkpoints.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz_checkpoints.py"
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from stackrev.training import runs
 from stackrev.training.runs import STATE, Run
 
 ROOT = Path(stackrev.__file__).parent.parent
+SCRIPT = Path(__file__).parents[2] / "scripts" / "race_runs.py"
 
 
 def contents(folder):
@@ -66,7 +67,7 @@ def test_a_run_goes_on_only_from_what_it_knows(tmp_path):
 def test_pairs_and_kills_damage_nothing():
     """Two processes are started at once on one folder, or are killed; `scripts/race_runs.py` does it more often."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "race_runs.py"), "--pairs", "4", "--kills", "3"],
+        [sys.executable, str(SCRIPT), "--pairs", "4", "--kills", "3"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
