@@ -20,6 +20,14 @@ from stackrev.training import runs
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "stack-lstm": "stackrev train --model stack-lstm --seed 0 --threads 1",
+    "queue-lstm-copy": "stackrev train --model queue-lstm --task copy --seed 0 --threads 1",
+    "queue-lstm-bigram-flip": (
+        "stackrev train --model queue-lstm --task bigram-flip --settle-batches 1000 --seed 1 --threads 1"
+    ),
+    "deque-lstm-bigram-flip": (
+        "stackrev train --model deque-lstm --task bigram-flip --decoder-pop-bias 1.5 --decoder-bottom-pop-bias 1.5"
+        " --settle-batches 1000 --seed 2 --threads 1"
+    ),
     "lstm": "stackrev train --model lstm --seed 0 --threads 1",
     "rnn": "stackrev train --model rnn --seed 0 --threads 1",
 }

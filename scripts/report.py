@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import paper
+
 from stackrev import figures
 from stackrev.errors import StackrevError
 from stackrev.evaluation.traces import Trace
@@ -52,6 +54,7 @@ class Results:
         long: What the stack-LSTM does with long strings.
         trace: The steps of one string, or None.
         seeds: The results of all seeds, by the setting's name.
+        cells: The results of all seeds of the paper's table, by its cells.
     """
 
     scores: Sequence[Mapping[str, Any]]
@@ -60,6 +63,7 @@ class Results:
     long: Sequence[Mapping[str, Any]]
     trace: Trace | None
     seeds: Mapping[str, Sequence[Mapping[str, Any]]]
+    cells: Mapping[paper.Cell, Sequence[Mapping[str, Any]]]
 
     def summaries(self) -> dict[str, dict[str, Any]]:
         """The summary of each setting."""
@@ -78,6 +82,7 @@ def read_results(out: Path) -> Results:
         long=read_json(out / "long.json", {}).get("scores", []),
         trace=trace and Trace(**{name: tuple(x) if isinstance(x, list) else x for name, x in trace["steps"].items()}),
         seeds={name: results for name, results in found.items() if results},
+        cells=paper.read_cells(out),
     )
 
 
@@ -151,6 +156,8 @@ def section(results: Results, figures_at: str, names: Sequence[str]) -> str:
         if len(rows) > 1:
             blocks += ["Other settings, everything else as by default:", _rows(rows)]
         add_figures(*COMPARISONS)
+    if results.cells:
+        blocks += ["### The paper's other tasks and structures", _paper(results)]
     if not blocks:
         return ""
     blocks.append(
@@ -243,6 +250,16 @@ def _learns(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     if unsolved := summaries.get("default", {}).get("unsolved_seeds"):
         text += f" Seeds that do not learn by default: {', '.join(map(str, unsolved))}."
     return f"{text}\n\n{_table(table)}"
+
+
+def _paper(results: Results) -> str:
+    rows = paper.rows(results.cells, results.seeds.get("default", []))
+    return (
+        "Strings of 8-64 symbols are learned and those of 65-128 tested, with the default settings of the model and "
+        "the task; every seed from 0 up counts. A run has learned when every validation and test string is right, and "
+        "scores are those at the end of a run. `stackrev experiment run FOLDER --model queue-lstm --set "
+        f"task=bigram-flip --seeds 0-19` makes such a row.\n\n{_table(rows)}"
+    )
 
 
 def _rows(summaries: Mapping[str, Mapping[str, Any]]) -> str:

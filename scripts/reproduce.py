@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import paper
 from report import LONG_SEED, MODELS, PUBLISHED, SETS, read_json, tell, write_json
 
 from stackrev.config import LengthRange
@@ -313,6 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             trace_stack(out, models)
             if not options.skip_seeds:
                 run_settings(out, plan, options.workers)
+                paper.run_cells(out, plan.exact, plan.row_seeds, changes=plan.changes, workers=options.workers)
         tell(out, readme)
     except StackrevError as caught:
         print(f"error: {caught.message}" + (f" ({caught.hint})" if caught.hint else ""), file=sys.stderr)

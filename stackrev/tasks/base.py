@@ -127,11 +127,19 @@ class Task:
 
         Raises:
             VocabularyError: The vocabulary has no symbol for a part of it.
+            DataError: No source is so long.
         """
         if self.vocabulary is ASCII:
-            return texts.bind(text, on_progress=on_progress)
-        return texts.Named(self.vocabulary.encode(text), self.vocabulary, self.written)
+            read = texts.bind(text, on_progress=on_progress)
+        else:
+            read = texts.Named(self.vocabulary.encode(text), self.vocabulary, self.written)
+        if len(read.ids) % self.length_step:
+            raise self.no_source(LengthRange(minimum=len(read.ids), maximum=len(read.ids)))
+        return read
 
     def no_source(self, lengths: LengthRange) -> DataError:
         """The error that no source has a length in a range."""
-        return DataError(f"{self.name} has no string of {lengths} symbols", hint="ask for other lengths")
+        hint = (
+            "ask for other lengths" if self.length_step == 1 else f"a length must be a multiple of {self.length_step}"
+        )
+        return DataError(f"{self.name} has no string of {lengths} symbols", hint=hint)

@@ -100,6 +100,15 @@ def test_scores_are_of_the_task(kind: str) -> None:
     assert sum(each.samples for each in whole.by_length().values()) == 7
 
 
+@pytest.mark.parametrize("text", ["a", "abc", "$abc|"])
+def test_a_text_that_no_source_is_as_long_as_is_not_answered(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["apply", "--model", "queue-lstm-bigram-flip", text]) == 1
+    written, said = capsys.readouterr()
+    assert written == ""
+    assert "bigram-flip has no string of" in said
+    assert "a length must be a multiple of 2" in said
+
+
 def test_bigram_flip_is_for_even_lengths() -> None:
     task = TASKS["bigram-flip"]
     data = DataConfig(task="bigram-flip", held_out_samples=300, test_lengths=LengthRange(minimum=65, maximum=70))

@@ -1,0 +1,133 @@
+"""The paper's own table: its five tasks by its structures, with what it reports beside what is measured here.
+
+`reproduce.py` runs the cells (`run_cells`) and `report.py` tells of them (`section`). Each cell is an experiment of
+twenty seeds of the default settings of that model and task, kept in `docs/results/paper/`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stackrev.experiments import experiment, presets, seeds, tables
+from stackrev.experiments.setting import ExperimentSetting
+from stackrev.kinds import KINDS
+
+TASKS = ("copy", "reversal", "bigram-flip", "svo-sov", "gender")
+MODELS = ("lstm", "stack-lstm", "queue-lstm", "deque-lstm")
+_PUBLISHED = {
+    "copy": (".01 / .50", ".00 / .22", "1 / 1", "1 / 1"),
+    "reversal": (".04 / .13", "1 / 1", ".00 / .07", "1 / 1"),
+    "bigram-flip": (".02 / .52", ".00 / .48", ".55 / .98", ".53 / .98"),
+    "svo-sov": (".98 / .99", "1 / 1", "1 / 1", "1 / 1"),
+    "gender": (".99 / .99", ".93 / .97", "1 / 1", "1 / 1"),
+}
+PUBLISHED = {(kind, task): each for task, row in _PUBLISHED.items() for kind, each in zip(MODELS, row, strict=True)}
+"""Coarse and fine accuracy on strings of 65-128, by model and task (Table 3 of Grefenstette et al. 2015)."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A model and a task that are measured.
+
+    Attributes:
+        kind: The kind of model.
+        task: What it learns.
+    """
+
+    kind: str
+    task: str
+
+    @property
+    def name(self) -> str:
+        """What the experiment is called."""
+        return f"{self.kind} on {self.task}"
+
+    def folder(self, out: Path) -> Path:
+        """Where it is kept in a results folder."""
+        return out / "paper" / f"{self.kind}-{self.task}"
+
+
+CELLS = (
+    Cell("queue-lstm", "copy"),
+    Cell("queue-lstm", "bigram-flip"),
+    Cell("deque-lstm", "copy"),
+    Cell("deque-lstm", "reversal"),
+)
+"""What is measured. The stack-LSTM on reversal is the default setting of the other tables."""
+
+
+def run_cells(out: Path, exact: Mapping[int, int], count: int, *, changes: Mapping[str, Any], workers: int) -> None:
+    """Train every cell with so many seeds, or go on with it.
+
+    Args:
+        out: The results folder.
+        exact: How many strings of which lengths a solved run is tried on.
+        count: How many seeds.
+        changes: What all configurations have different.
+        workers: How many processes.
+    """
+    for cell in CELLS:
+        config = presets.configure(cell.kind, {**changes, "task": cell.task})
+        asked = {"exact": {str(length): strings for length, strings in exact.items()}}
+        experiment.run(
+            cell.folder(out),
+            ExperimentSetting(cell.name, config, asked),
+            range(count),
+            workers=workers,
+            on_result=lambda result, name=cell.name: print(
+                f"{name}: {tables.describe(result)}", file=sys.stderr, flush=True
+            ),
+        )
+
+
+def read_cells(out: Path) -> dict[Cell, Sequence[Mapping[str, Any]]]:
+    """The results of the cells that a results folder holds."""
+    found = {cell: list(seeds.read_seeds(cell.folder(out)).values()) for cell in CELLS}
+    return {cell: results for cell, results in found.items() if results}
+
+
+def rows(
+    cells: Mapping[Cell, Sequence[Mapping[str, Any]]], reversal: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, ...]]:
+    """The table's rows, its head first.
+
+    Args:
+        cells: Their results.
+        reversal: The results of the stack-LSTM on reversal.
+    """
+    measured = dict(cells)
+    if reversal:
+        measured[Cell("stack-lstm", "reversal")] = reversal
+    table: list[tuple[str, ...]] = [
+        (
+            *("task", "model", "coarse / fine, published", "coarse / fine here, median of all runs", "runs that learn"),
+            *("batches, median", "seconds, median", "exact at 10,000", "exact at 1,000,000"),
+        )
+    ]
+    for cell, results in sorted(measured.items(), key=lambda item: (TASKS.index(item[0].task), item[0].kind)):
+        summary = tables.summarise(cell.name, results)
+        batches, seconds = summary["batches_to_solve"] or {}, summary["seconds_to_solve"] or {}
+        exact = (summary["exact"].get(length) for length in ("10000", "1000000"))
+        table.append(
+            (
+                cell.task,
+                KINDS[cell.kind].label,
+                PUBLISHED[cell.kind, cell.task],
+                f"{_median(results, 'coarse'):.3f} / {_median(results, 'fine'):.3f}",
+                f"{summary['solved']} of {summary['runs']}",
+                "-" if not batches else f"{batches['median']:,.0f}",
+                "-" if not seconds else f"{seconds['median']:.1f}",
+                *("-" if found is None else f"{found['runs']} of {found['of']}" for found in exact),
+            )
+        )
+    return table
+
+
+def _median(results: Sequence[Mapping[str, Any]], name: str) -> float:
+    """The lower median of a score on the test set, at the runs' ends."""
+    values = sorted(each["test"][name] if each["test"] else 0.0 for each in results)
+    return values[(len(values) - 1) // 2]
