@@ -130,7 +130,7 @@ class Task:
             DataError: No source is so long.
         """
         if self.vocabulary is ASCII:
-            read = texts.bind(text, on_progress=on_progress)
+            read: texts.Reading = texts.bind(text, on_progress=on_progress)
         else:
             read = texts.Named(self.vocabulary.encode(text), self.vocabulary, self.written)
         if len(read.ids) % self.length_step:
