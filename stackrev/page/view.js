@@ -118,7 +118,7 @@ function show(step) {
     at(`${gate}-own`).textContent = held[gate] === "free" ? "as the network decides" : `held; the network wants ${number(own)}`;
     at(`${gate}-bar`).style.transform = `scaleX(${value})`;
   }
-  at("says-name").textContent = writing ? "It writes" : "If the text ended here, it would write";
+  at("says-name").textContent = writing ? "Its choice for this symbol" : "If the text ended here";
   at("says").replaceChildren(...said.map(each => made("li", {},
     made("span", { className: "glyph" }, mark(bound, each.id)),
     odds(each.odds), made("span", { className: "number" }, percent(each.odds)))));
