@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from stackrev.evaluation.traces import Trace
 
+LONGEST_LABEL = 3.8
+"""How many characters fit below a step; the name of a glyph that the font lacks has six, and all become smaller."""
+
 
 def gates(trace: Trace, *, title: str | None = None) -> Figure:
     """The push and pop strengths of each step, for one string.
@@ -118,7 +121,8 @@ def _name_steps(axes: Axes, trace: Trace) -> None:
     """Under each step, the symbol it reads; under the decoder's, what it writes as well."""
     below = [""] * trace.encoder_steps + [_shown(each) for each in trace.written]
     labels = [f"{_shown(fed)}\n{written}" for fed, written in zip(trace.fed, below, strict=True)]
-    axes.set_xticks(range(len(labels)), labels, parse_math=False, size=7.5)
+    longest = max(map(len, "\n".join(labels).split("\n")))
+    axes.set_xticks(range(len(labels)), labels, parse_math=False, size=7.5 * min(1.0, LONGEST_LABEL / longest))
     axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.set_xlabel("symbol read, and below it the symbol written")
 
