@@ -174,8 +174,8 @@ def _work(worker: Search, trials: int, view: RunsView) -> bool:
         view.at("study", f"looking for work after trial {result.number}")
 
     def step(now: Step) -> None:
-        reached = f"loss {now.loss:.3f}" if now.fine is None else f"fine {now.fine:.3f}"
-        words = f"trial {now.number}, {now.number + 1} of {trials}: batch {now.batch}, {reached}"
+        fine = "" if now.fine is None else f", fine {now.fine:.3f}"
+        words = f"trial {now.number} of {trials}: batch {now.batch} of {now.batches}, loss {now.loss:.3f}{fine}"
         view.at("study", words, done=now.batch, total=now.batches)
 
     def wait(running: int) -> None:
