@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = "dev,plots,search,postgres"
+TORCH = "torch==2.13.0"  # what the project is tested with; torch's own checks of operators differ in later ones
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +54,9 @@ def install(wheel: Path, folder: Path, packages: Path | None) -> Path:
     if packages:
         site = run(scripts / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder)
         Path(site.strip(), "packages.pth").write_text(f"{packages.resolve()}\n", encoding="utf-8")
-    run(scripts / "python", "-m", "pip", "install", "--quiet", f"{wheel}[{EXTRAS}]", "setuptools>=77", cwd=folder)
+    run(
+        scripts / "python", "-m", "pip", "install", "--quiet", f"{wheel}[{EXTRAS}]", TORCH, "setuptools>=77", cwd=folder
+    )
     return scripts
 
 
