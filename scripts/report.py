@@ -258,7 +258,8 @@ def _paper(results: Results) -> str:
         "Strings of 8-64 symbols are learned and those of 65-128 tested, with the default settings of the model and "
         "the task; every seed from 0 up counts. A run has learned when every validation and test string is right, and "
         "scores are those at the end of a run. `stackrev experiment run FOLDER --model queue-lstm --set "
-        f"task=bigram-flip --seeds 0-19` makes such a row.\n\n{_table(rows)}"
+        f"task=bigram-flip --seeds 0-19` makes such a row. Cells that are not here do not "
+        f"learn every time yet, or have not had their seeds: see docs/research.md.\n\n{_table(rows)}"
     )
 
 
