@@ -1,7 +1,7 @@
 """The paper's own table: its five tasks by its structures, with what it reports beside what is measured here.
 
-`reproduce.py` runs the cells (`run_cells`) and `report.py` puts them into the README (`rows`). Each cell is an experiment
-of twenty seeds of the default settings of that model and task, kept in `docs/results/paper/`.
+`reproduce.py` runs the cells (`run_cells`) and `report.py` puts them into the README (`rows`). Each cell is an
+experiment of twenty seeds of the default settings of that model and task, kept in `docs/results/paper/`.
 """
 
 from __future__ import annotations
