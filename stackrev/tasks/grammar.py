@@ -8,29 +8,33 @@ class's words, each as likely as any other; every other part is a word.
 The paper draws derivations and rejects those whose source has a length outside the wanted range. Here the same
 distribution is drawn without rejection. Let p_X(n) be the probability that X derives a source of n words. A length n is
 drawn with probability proportional to p_A(n) over the range, then a derivation given n: each rule, and each split of n
-between its parts, in proportion to its share of p_X(n). A derivation that never ends has no part in this.
+between its parts, in proportion to its share of p_X(n). A derivation that never ends has no part in this. The table of
+p_X(n) is in `tasks/inside.py`, and that of long sources in `tasks/relaxed.py`.
 """
 
 from __future__ import annotations
 
-import bisect
-import math
 import re
+from array import array
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
+from stackrev.tasks.inside import Inside, Production
+from stackrev.tasks.relaxed import RelaxedInside
 
-LONGEST = 20_000
-"""The longest source that can be drawn: the table of p_X(n) takes time that grows with the square of n."""
-_CACHED = 512  # lengths up to which the shares of rules and splits are kept
+LONGEST = 2_000_000
+"""The longest source that can be drawn."""
+DIRECT = 20_000
+"""The longest source for which the table of p_X(n) is filled directly, in time that grows with the square of n.
+
+Draws of sources up to here stay the same, bit for bit, for the same generator.
+"""
 _BLOCK = 4096  # random numbers drawn at once
-_FIT = 256  # where the rate is measured by which p_X(n) falls
 
 
 class Rule(NamedTuple):
@@ -64,14 +68,34 @@ class _Part(NamedTuple):
     number: str
 
 
-class _Node:
-    """A rule that has been chosen, and what its parts became: a node, or the number of a word of a class."""
+class _Written(NamedTuple):
+    """One part of a rule's right side as it is written in one language.
 
-    __slots__ = ("children", "rule")
+    Attributes:
+        word: The word, if it is one.
+        place: The place of a class or a non-terminal among those of the source.
+        words: The words of a class.
+    """
 
-    def __init__(self, rule: int) -> None:
-        self.rule = rule
-        self.children: dict[_Part, _Node | int] = {}
+    word: str
+    place: int
+    words: tuple[str, ...]
+
+
+class _Tree:
+    """A derivation. Its nodes have numbers, the root 0.
+
+    Attributes:
+        rules: The rule of each node.
+        starts: Where the parts of each node begin.
+        parts: What each class and each non-terminal of a node's source became, in their order: the place of a word in
+            the class, or the number of a node.
+    """
+
+    __slots__ = ("parts", "rules", "starts")
+
+    def __init__(self) -> None:
+        self.rules, self.starts, self.parts = array("l"), array("l"), array("l")
 
 
 class Grammar:
@@ -81,20 +105,23 @@ class Grammar:
         root: The non-terminal of a whole sentence.
         rules: Its rules, those of a non-terminal after those it can be rewritten by without a word beside.
         classes: Its classes of words, by name.
+        direct: The longest source for which the table of p_X(n) is filled directly.
 
     Attributes:
         rules: As given.
         classes: As given.
     """
 
-    def __init__(self, root: str, rules: tuple[Rule, ...], classes: Mapping[str, Words]) -> None:
-        self.rules, self.classes, self._root = rules, classes, root
-        self._order = list(dict.fromkeys(rule.left for rule in rules))
+    def __init__(
+        self, root: str, rules: tuple[Rule, ...], classes: Mapping[str, Words], *, direct: int = DIRECT
+    ) -> None:
+        self.rules, self.classes, self._root, self._direct = rules, classes, root, direct
         self._sources = [self._parts(rule.source) for rule in rules]
         self._targets = [self._parts(rule.target) for rule in rules]
-        self._inside: dict[str, Tensor] = {}
-        self._shares: dict[tuple[str, int], tuple[list[float], list[tuple[int, int]]]] = {}
-        self._decay = 0.0
+        self._numbered = [[part for part in parts if part.number] for parts in self._sources]
+        self._productions = [self._production(*each) for each in zip(rules, self._sources, strict=True)]
+        self._written = [self._in_language(target=False), self._in_language(target=True)]
+        self._insides: dict[type[Inside], Inside] = {}
 
     def words(self, *, target: bool) -> Iterator[str]:
         """All words of one of the two languages: those of the rules, then those of the classes."""
@@ -107,8 +134,9 @@ class Grammar:
 
     def probabilities(self, longest: int) -> list[float]:
         """p(n): the probability that a derivation ends, and has a source of n words; for n up to `longest`."""
-        table = self._table(longest)[self._root][: longest + 1]
-        return (table * torch.exp(self._decay * torch.arange(len(table), dtype=torch.float64))).tolist()
+        inside = self._inside(longest)
+        table = inside.table[self._root][: longest + 1]
+        return (table * torch.exp(inside.decay * torch.arange(len(table), dtype=torch.float64))).tolist()
 
     def draw(
         self, lengths: LengthRange, samples: int, generator: torch.Generator
@@ -125,8 +153,9 @@ class Grammar:
         """
         if lengths.maximum > LONGEST:
             raise DataError(f"sentences of {lengths.maximum:,} words are too long", hint=f"at most {LONGEST:,}")
-        table = self._table(lengths.maximum)[self._root][lengths.minimum : lengths.maximum + 1]
-        logarithms = table.log() + self._decay * torch.arange(len(table), dtype=torch.float64)
+        inside = self._inside(lengths.maximum)
+        table = inside.table[self._root][lengths.minimum : lengths.maximum + 1]
+        logarithms = table.log() + inside.decay * torch.arange(len(table), dtype=torch.float64)
         if not len(table) or not bool((table > 0).any()):
             raise DataError(f"no sentence of the grammar has {lengths} words", hint="ask for other lengths")
         if not samples:
@@ -136,8 +165,9 @@ class Grammar:
         )
         numbers = _numbers(generator)
         for place in places.tolist():
-            tree = self._derive(lengths.minimum + place, numbers)
-            yield self._read(tree, self._sources, target=False), self._read(tree, self._targets, target=True)
+            tree = self._derive(inside, lengths.minimum + place, numbers)
+            source, target = (_read(tree, side) for side in self._written)
+            yield source, target
 
     def _parts(self, side: str) -> list[_Part]:
         parts = []
@@ -149,104 +179,71 @@ class Grammar:
     def _is_word(self, part: _Part) -> bool:
         return not part.number
 
-    def _open(self, rule: int) -> tuple[int, list[_Part]]:
-        """How many words a rule adds itself, a class being one word, and its non-terminals."""
-        inner = [part for part in self._sources[rule] if part.number and part.name not in self.classes]
-        return len(self._sources[rule]) - len(inner), inner
+    def _inside(self, longest: int) -> Inside:
+        """The table of p_X(n) for n up to at least `longest`."""
+        kind = Inside if longest <= self._direct else RelaxedInside
+        found = self._insides.get(kind)
+        if found is None or found.longest < longest:
+            found = self._insides[kind] = kind(self._productions, self._root, longest)
+        return found
 
-    def _table(self, longest: int) -> dict[str, Tensor]:
-        """p_X(n) exp(-n decay) for every non-terminal X and n up to at least `longest`."""
-        if self._inside and len(self._inside[self._root]) > longest:
-            return self._inside
-        size = max(2 * _FIT, longest) + 1
-        if not self._decay:
-            root = self._fill(2 * _FIT + 1, 0.0)[self._root]
-            self._decay = math.log(float(root[2 * _FIT] / root[_FIT])) / _FIT
-        self._inside = self._fill(size, self._decay)
-        return self._inside
+    def _production(self, rule: Rule, parts: list[_Part]) -> Production:
+        """A rule as far as lengths go: a class is one word."""
+        inner = tuple(part.name for part in parts if part.number and part.name not in self.classes)
+        return Production(rule.left, float(Fraction(rule.probability)), len(parts) - len(inner), inner)
 
-    def _fill(self, size: int, decay: float) -> dict[str, Tensor]:
-        inside = {name: torch.zeros(size, dtype=torch.float64) for name in self._order}
-        rules = [(rule, float(Fraction(each.probability)), *self._open(rule)) for rule, each in enumerate(self.rules)]
-        for n in range(1, size):
-            for rule, probability, own, inner in rules:
-                left, rest = inside[self.rules[rule].left], n - own
-                weight = probability * math.exp(-decay * own)
-                if not inner:
-                    left[n] += weight if rest == 0 else 0.0
-                elif len(inner) == 1 and rest > 0:
-                    left[n] += weight * inside[inner[0].name][rest]
-                elif rest > 1:
-                    first, second = inside[inner[0].name], inside[inner[1].name]
-                    left[n] += weight * torch.dot(first[1:rest], second[1:rest].flip(0))
-        return inside
+    def _in_language(self, *, target: bool) -> list[list[_Written]]:
+        """The right sides of the rules in one of the two languages, last part first."""
+        sides = []
+        for parts, numbered in zip(self._targets if target else self._sources, self._numbered, strict=True):
+            side = []
+            for part in reversed(parts):
+                words: tuple[str, ...] = ()
+                if part.number and (each := self.classes.get(part.name)):
+                    words = tuple(f"{each.target if target else each.source}{k}" for k in range(1, each.size + 1))
+                side.append(_Written("", numbered.index(part), words) if part.number else _Written(part.name, 0, ()))
+            sides.append(side)
+        return sides
 
-    def _derive(self, length: int, numbers: Iterator[float]) -> _Node:
+    def _derive(self, inside: Inside, length: int, numbers: Iterator[float]) -> _Tree:
         """A derivation whose source has so many words."""
-        root = _Node(-1)
-        top = _Part(self._root, "0")
-        waiting: list[tuple[_Node, _Part, int]] = [(root, top, length)]
+        tree = _Tree()
+        waiting = [(-1, self._root, length)]  # where its number goes, a node's non-terminal, and its number of words
         while waiting:
-            above, part, n = waiting.pop()
-            rule, split = self._choose(part.name, n, numbers)
-            node = _Node(rule)
-            above.children[part] = node
-            own, inner = self._open(rule)
-            for each in self._sources[rule]:
-                if each.name in self.classes and each.number:
-                    node.children[each] = 1 + int(next(numbers) * self.classes[each.name].size)
-            sizes = [split, n - own - split] if len(inner) == 2 else [n - own] * len(inner)
-            waiting += [(node, each, size) for each, size in zip(inner, sizes, strict=True)]
-        found = root.children[top]
-        assert isinstance(found, _Node)
-        return found
+            above, name, n = waiting.pop()
+            rule, split = inside.choose(name, n, next(numbers))
+            if above >= 0:
+                tree.parts[above] = len(tree.rules)
+            tree.rules.append(rule)
+            tree.starts.append(len(tree.parts))
+            size, rest = split, n - self._productions[rule].own - split
+            for part in self._numbered[rule]:
+                if part.name in self.classes:
+                    tree.parts.append(int(next(numbers) * self.classes[part.name].size))
+                else:
+                    waiting.append((len(tree.parts), part.name, size))
+                    tree.parts.append(0)
+                    size = rest
+        return tree
 
-    def _choose(self, name: str, n: int, numbers: Iterator[float]) -> tuple[int, int]:
-        """A rule for a non-terminal that is to have n words, and how many of them its first non-terminal has."""
-        shares, choices = self._shares.get((name, n)) or self._weigh(name, n)
-        return choices[min(bisect.bisect_right(shares, next(numbers) * shares[-1]), len(choices) - 1)]
 
-    def _weigh(self, name: str, n: int) -> tuple[list[float], list[tuple[int, int]]]:
-        """The running sum of the shares of p_X(n), and the rule and split that each of them is of."""
-        weights: list[float] = []
-        choices: list[tuple[int, int]] = []
-        for rule, each in enumerate(self.rules):
-            own, inner = self._open(rule)
-            rest = n - own
-            if each.left != name or rest < len(inner) or (not inner and rest):
-                continue
-            factor = float(Fraction(each.probability)) * math.exp(-self._decay * own)
-            if len(inner) < 2:
-                weights.append(factor * (float(self._inside[inner[0].name][rest]) if inner else 1.0))
-                choices.append((rule, rest))
-                continue
-            first, second = self._inside[inner[0].name], self._inside[inner[1].name]
-            weights += (factor * first[1:rest] * second[1:rest].flip(0)).tolist()
-            choices += [(rule, split) for split in range(1, rest)]
-        found = torch.tensor(weights, dtype=torch.float64).cumsum(0).tolist(), choices
-        if n <= _CACHED:
-            self._shares[name, n] = found
-        return found
-
-    def _read(self, tree: _Node, sides: list[list[_Part]], *, target: bool) -> list[str]:
-        """One language's side of a derivation."""
-        words: list[str] = []
-        waiting: list[tuple[_Node, _Part] | _Node] = [tree]
-        while waiting:
-            item = waiting.pop()
-            if isinstance(item, _Node):
-                waiting += [(item, part) for part in reversed(sides[item.rule])]
-                continue
-            node, part = item
-            child = node.children.get(part)
-            if isinstance(child, _Node):
-                waiting.append(child)
-            elif child is not None:
-                each = self.classes[part.name]
-                words.append(f"{each.target if target else each.source}{child}")
+def _read(tree: _Tree, sides: list[list[_Written]]) -> list[str]:
+    """One language's side of a derivation."""
+    words: list[str] = []
+    waiting: list[int | str] = [0]  # nodes and words, the first one last
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            words.append(item)
+            continue
+        start = tree.starts[item]
+        for word, place, class_words in sides[tree.rules[item]]:
+            if word:
+                waiting.append(word)
             else:
-                words.append(part.name)
-        return words
+                part = tree.parts[start + place]
+                waiting.append(class_words[part] if class_words else part)
+    return words
 
 
 def _numbers(generator: torch.Generator) -> Iterator[float]:
