@@ -119,6 +119,11 @@ class DequeRow : public Row<S, P> {
         walk(t, now.order, depth, add(0), add(1));
     }
 
+    // What a step reads first is what it pushes.
+    [[gnu::always_inline]] void prefetch(Index t, const State&) const {
+        for (Index e = 0; e < kEnds; ++e) this->prefetch_value(N + 2 * (t + 1) + e);
+    }
+
     void finish(const State& now, Index length, Index steps) const {
         *low_ = now.low;
         *high_ = now.high;
@@ -164,6 +169,10 @@ class DequeRow : public Row<S, P> {
             };
         };
         walk(t, now.order, depth, add(0, 1, kHigh), add(1, -1, kLow));
+    }
+
+    [[gnu::always_inline]] void prefetch_backward(Index t, const Gradient&, S* g_values) const {
+        for (Index e = 0; e < kEnds; ++e) this->prefetch_value(N + 2 * (t - 1) + e, g_values);
     }
 
     void step_backward(Index t, Gradient& now, double* g_push, double* g_pop) const {

@@ -18,6 +18,7 @@
 // goes from there until it has covered its depth.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -50,11 +51,15 @@ class QueueRow : public Row<S, P> {
    public:
     using Base::Base, Base::value;
     static constexpr Index kEnds = 1;
+    // Elements beyond the head that are asked for: what a read covers, about twice as many as are pushed for one unit, and
+    // a few more
+    static constexpr Index kAhead = 6, kAheadBackward = 3;
 
     struct State {
         double low, high;
         std::vector<std::int32_t> order;
         Index head;
+        Index asked = 0;  // how many elements of the order have been asked for
     };
 
     struct Gradient {
@@ -63,6 +68,7 @@ class QueueRow : public Row<S, P> {
         double low;
         std::vector<std::int32_t> order;
         Index head;
+        Index asked = 0;  // the place in the order from which on elements have been asked for
     };
 
     State start(Index) const { return {*low0_, *high0_, initial_order(), 0}; }
@@ -80,6 +86,13 @@ class QueueRow : public Row<S, P> {
         walk(t, now.order, now.head, depth, [&](Index i, double alpha, bool, bool) {
             add_scaled<S>(reads[0], static_cast<S>(alpha), value(i), M);
         });
+    }
+
+    [[gnu::always_inline]] void prefetch(Index t, State& now) const {
+        const Index size = now.order.size(), end = now.head + kAhead;
+        now.asked = std::max(now.asked, now.head);
+        for (; now.asked < std::min(end, size); ++now.asked) this->prefetch_value(now.order[now.asked]);
+        if (size < end) this->prefetch_value(N + t + 1);
     }
 
     void finish(const State& now, Index length, Index steps) const {
@@ -103,7 +116,7 @@ class QueueRow : public Row<S, P> {
             if (g.g_end_bottoms) (bottom(s) > low ? bottom_gradient(now, s) : now.low) += g.g_end_bottoms[s * B + b];
         }
         for (Index t = 0; t < length; ++t) add_to(now.order, t);
-        now.head = now.order.size();
+        now.head = now.asked = now.order.size();
         return now;
     }
 
@@ -121,6 +134,12 @@ class QueueRow : public Row<S, P> {
             }
             (own_bottom ? bottom_gradient(now, i) : now.low) -= g;
         });
+    }
+
+    [[gnu::always_inline]] void prefetch_backward(Index, Gradient& now, S* g_values) const {
+        const Index end = std::max<Index>(0, now.head - kAheadBackward);
+        now.asked = std::min(now.asked, now.head);
+        while (now.asked > end) this->prefetch_value(now.order[--now.asked], g_values);
     }
 
     void step_backward(Index t, Gradient& now, double* g_push, double* g_pop) const {
