@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -65,20 +64,27 @@ def memories(repeats: int) -> None:
 
 
 def memory_growth(repeats: int) -> None:
-    """Time and what is saved for the backward pass, per doubling of T, on one thread."""
+    """Time and what is saved for the backward pass, per doubling of T, on one thread.
+
+    A length and its double are measured in turn, so that both meet the same load of the machine, and a call finds its
+    tensors where the other has left them: not in the cache nearest to the processor if the two together exceed it.
+    """
     torch.set_num_threads(1)
     for name in ENDS:
         call, weight = controls(name, 128), torch.ones(128, BATCH, WIDTH)
         agree(*(both_ways(name, each, call, weight) for each in ("compiled", "torch")), tolerance=1e-5)
-        times, saved = [], []
-        for steps in (128 * 2**i for i in range(8)):  # one after the other: all calls at once would need much memory
-            call, weight = controls(name, steps), torch.ones(1, 1, 1).expand(steps, BATCH, WIDTH)
-            times += seconds(min(repeats, 5), functools.partial(both_ways, name, "compiled", call, weight))
-            saved.append(saved_by(name, call))
-        for what, measured in (("time", times), ("memory saved", saved)):
-            ratios = [after / before for before, after in itertools.pairwise(measured)]
+        growths = [growth_from(name, 128 * 2**i, repeats) for i in range(7)]  # all calls at once would need much memory
+        for what, ratios in zip(("time", "memory saved"), zip(*growths, strict=True), strict=True):
             details = " ".join(f"{ratio:.2f}" for ratio in ratios)
             report(f"{name}: {what} per doubling of T, 128 to 16,384", max(ratios), "x", "at most 2.2", details)
+
+
+def growth_from(name: str, steps: int, repeats: int) -> tuple[float, float]:
+    """How many times as long twice so many steps take, and as much memory."""
+    calls = [(controls(name, each), torch.ones(1, 1, 1).expand(each, BATCH, WIDTH)) for each in (steps, 2 * steps)]
+    repeats = min(repeats, 5) if steps > 2048 else 3 * repeats
+    once, twice = seconds(repeats, *(functools.partial(both_ways, name, "compiled", *each) for each in calls))
+    return twice / once, saved_by(name, calls[1][0]) / saved_by(name, calls[0][0])
 
 
 def saved_by(name: str, call: list[Tensor]) -> int:

@@ -51,8 +51,8 @@ class QueueRow : public Row<S, P> {
    public:
     using Base::Base, Base::value;
     static constexpr Index kEnds = 1;
-    // Elements beyond the head that are asked for: what a read covers, about twice as many as are pushed for one unit, and
-    // a few more
+    // How many elements from the head on are asked for: what a read covers if pushes are about a half, and a few more. On
+    // the way back a read covers what has been read before, so a few are enough.
     static constexpr Index kAhead = 6, kAheadBackward = 3;
 
     struct State {
