@@ -26,7 +26,7 @@ ELSEWHERE = (
     "stackrev models push",
 )
 QUICK_PAIRS = "--hidden-size 8 --batches 4 --check-every 2 --quiet"  # whose lengths are those of their file
-QUICK = f"{QUICK_PAIRS} --lengths 1-4 --test-lengths 5-6"
+QUICK = f"{QUICK_PAIRS} --lengths 5-8 --test-lengths 9-12"
 
 
 def test_the_first_command_does_what_it_says():

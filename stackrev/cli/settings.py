@@ -229,12 +229,13 @@ def command_line(config: Config, *, threads: int | None = None) -> str:
 def changed(config: Config) -> dict[str, Any]:
     """The settings, the seed aside, that are not at the default of the kind of model."""
     kind = config.model.kind
-    usual = Config.default(kind, config.data.task).training
+    usual = Config.default(kind, config.data.task)
     found = {}
     for name, (section, setting) in settings_of(config).items():
         if setting.option and name != "seed":
             value = getattr(getattr(config, section), name)
-            default = getattr(usual, name) if section == "training" else _OPTIONS[name].defaults[kind]
+            data = section == "data"  # of which the task itself is one
+            default = _OPTIONS[name].defaults[kind] if data else getattr(getattr(usual, section), name)
             if value != default:
                 found[name] = value
     return found

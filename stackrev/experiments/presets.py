@@ -75,7 +75,8 @@ def configure(kind: str, changes: Mapping[str, Any]) -> Config:
         ConfigError: A name is unknown or a value wrong.
     """
     aliases, task = settings(DataConfig)["task"].aliases, changes.get("task", changes.get("data.task"))
-    default = Config.default(kind, Pairs.name if task == Pairs.name else None)
+    task = aliases.get(task, task) if isinstance(task, str) else None
+    default = Config.default(kind, task if task in (*TASKS, Pairs.name) else None)
     raw = to_dict(default)
     for key, value in changes.items():
         section, dot, name = key.partition(".")

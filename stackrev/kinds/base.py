@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
@@ -111,6 +111,7 @@ class Kind:
         summary: What it is, in one sentence, for the model card.
         open_stream: How to run its weights without torch; None if it cannot.
         network: Where its weights are read for a proof, as "package.module:function"; None if no proof is about it.
+        tasks: What is otherwise than in `model` and `training` by default for some tasks: settings by the task's name.
         page_sizes: From a configuration to the sizes that `page/network.js` runs it with; None if that cannot run it.
     """
 
@@ -123,6 +124,7 @@ class Kind:
     open_stream: OpenStream | None = None
     network: str | None = None
     task: str = REVERSAL.name
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     page_sizes: Callable[[Any], Mapping[str, float]] | None = None
 
     @property

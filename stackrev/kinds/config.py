@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from stackrev.config import READER, Setting, TrainingConfig, from_dict, settings
+from stackrev.config import READER, Setting, Settings, TrainingConfig, from_dict, settings
 from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS, kind_of
 from stackrev.kinds.base import BaselineConfig, ModelConfig
@@ -65,16 +65,31 @@ class Config:
         """
         found = kind_of(kind)
         data = with_task(DataConfig(task=found.task), task or found.task)
-        return cls.fitted(data=data, model=found.model, training=replace(found.training, **data.training))
+        tuned = {**data.training, **found.tasks.get(data.task, {})}
+        return cls.fitted(data=data, model=_with(found.model, tuned), training=_with(found.training, tuned))
 
     def for_task(self, task: str) -> Config:
         """The same run for another task: what is at the old one's default is then at the new one's."""
         if task == self.data.task:
             return self
-        old, new = (Config.default(self.model.kind, each).training for each in (self.data.task, task))
-        names = [name for name in settings(TrainingConfig) if getattr(self.training, name) == getattr(old, name)]
-        training = replace(self.training, **{name: getattr(new, name) for name in names})
-        return Config.fitted(data=with_task(self.data, task), model=self.model, training=training)
+        old, new = (Config.default(self.model.kind, each) for each in (self.data.task, task))
+        model = _moved(self.model, old.model, new.model)
+        training = _moved(self.training, old.training, new.training)
+        return Config.fitted(data=with_task(self.data, task), model=model, training=training)
+
+
+_Section = TypeVar("_Section", bound=Settings)
+
+
+def _with(given: _Section, changes: Mapping[str, Any]) -> _Section:
+    """The given settings with those of the changes that are among them."""
+    return replace(given, **{name: changes[name] for name in changes.keys() & settings(type(given)).keys()})
+
+
+def _moved(given: _Section, old: _Section, new: _Section) -> _Section:
+    """The given settings, but as `new` has them where they are as `old` has them."""
+    names = [name for name in settings(type(given)) if getattr(given, name) == getattr(old, name)]
+    return replace(given, **{name: getattr(new, name) for name in names})
 
 
 SECTIONS = tuple(each.name for each in fields(Config))

@@ -56,7 +56,10 @@ class DequeLSTMConfig(MemoryLSTMConfig):
 
 DEQUE_LSTM = Kind(
     model=DequeLSTMConfig(
-        pop_bias=-4.0,
+        pop_bias=-8.0,
+        bottom_push_bias=-8.0,
+        bottom_pop_bias=-8.0,
+        push_delay=2,
         decoder_push_bias=-1.5,
         decoder_pop_bias=3.0,
         decoder_bottom_pop_bias=3.0,
@@ -68,5 +71,6 @@ DEQUE_LSTM = Kind(
     colour=4,
     summary="An LSTM with a differentiable neural deque (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
+    tasks={"gender": {"decoder_pop_bias": -8.0}},
     open_stream=open_stream,
 )

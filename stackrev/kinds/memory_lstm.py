@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from typing_extensions import override
 
 from stackrev.config import Between, setting
+from stackrev.errors import ConfigError
 from stackrev.kinds.base import WIDTHS, ModelConfig, Shapes
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ class MemoryLSTMConfig(ModelConfig):
     left to learn is what to write there. (With `shared_controls` there is one set of biases, which starts as the
     encoder's.)
 
+    `push_delay` is for about how many steps the encoder's push gate starts shut: what it pushes for a word can then
+    depend on the words after it, as it must where a read has to be ahead of what is written. One unit of the encoder
+    then begins as a clock, which depends on nothing but time, and the push gate as a function of that unit alone. Both
+    are trained from there on like all others. `forget_bias` is added to the initial biases of the forget gates: with
+    one of 1 or 2 the LSTMs forget less to begin with (Gers et al. 2000, Section 4; Jozefowicz et al. 2015).
+
     `memory` is what the memory is, and `ends` E, at how many ends it is worked.
     """
 
@@ -58,6 +65,16 @@ class MemoryLSTMConfig(ModelConfig):
     decoder_pop_bias: float | None = setting(
         None, "The decoder's initial bias of the pop gate; none for the same.", low=-100, high=100
     )
+
+    push_delay: int = setting(0, "For about how many steps the encoder's push gate starts shut.", low=0, high=8)
+    forget_bias: float = setting(0.0, "What is added to the forget gates' initial biases.", low=-100, high=100)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.push_delay and self.shared_controls:
+            raise ConfigError(
+                "a push_delay is the encoder's alone", hint="leave out shared_controls, or set push_delay to 0"
+            )
 
     @property
     @override

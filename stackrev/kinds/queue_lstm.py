@@ -15,8 +15,10 @@ class QueueLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural queue.
 
     A queue forgives less than a stack: whatever is popped too early shifts all that is read later. So the encoder's pop
-    gate starts nearly shut and the decoder's nearly open, strings are too long for the LSTM to hold from the start, and
-    those of a batch have one length.
+    gate starts shut and the decoder's nearly open, strings are too long for the LSTM to hold from the start, and those
+    of a batch have one length. What is pushed for a word can depend on the next one (see `push_delay`), since some
+    tasks are learned only so. SVO to SOV is not one of these. There, a verb has to be remembered from its place to the
+    sentence's end, which is learned on shorter sentences first, by LSTMs that forget little.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "queue"
@@ -24,12 +26,13 @@ class QueueLSTMConfig(MemoryLSTMConfig):
 
 
 QUEUE_LSTM = Kind(
-    model=QueueLSTMConfig(pop_bias=-4.0, decoder_push_bias=-1.5, decoder_pop_bias=3.0, string_noise=1.0),
+    model=QueueLSTMConfig(pop_bias=-8.0, decoder_push_bias=-1.5, decoder_pop_bias=3.0, push_delay=2, string_noise=1.0),
     training=TrainingConfig(batches=3000, mixed_lengths=False, curriculum_start=None, sharpen_from=0.5),
     module="stackrev.models.queue_lstm:QueueLSTMReverser",
     label="queue-LSTM",
     colour=3,
     summary="An LSTM with a differentiable neural queue (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
+    tasks={"svo-sov": {"push_delay": 0, "forget_bias": 1.0, "curriculum_start": 16, "batches": 6000}},
     open_stream=open_stream,
 )

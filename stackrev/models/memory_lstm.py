@@ -26,6 +26,7 @@ from stackrev.tasks.batches import Batch
 
 S = TypeVar("S", bound=MemoryState)
 _DROP_EVERY = 256  # elements after which a step drops those that have been popped
+_CLOCK_WEIGHT = 60.0  # of the push gate on the unit that `push_delay` makes a clock
 
 
 class Controls(nn.Module):
@@ -209,9 +210,9 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | None) -> None:
-        config, count = self.config, 2 * self.config.ends
+        config, count, size = self.config, 2 * self.config.ends, self.config.hidden_size
         tuned = config.initialisation == "tuned"
-        bound = 1 / math.sqrt(config.hidden_size)
+        bound = 1 / math.sqrt(size)
         for cell in (self.encoder, self.decoder):
             for parameter in cell.parameters():
                 parameter.uniform_(-bound, bound, generator=generator)
@@ -224,14 +225,40 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
             gates, value = controls.weight[:, :count], controls.weight[:, count:]
             controls.bias.zero_()
             if tuned:
-                gates.normal_(0, math.sqrt(2 / (config.hidden_size + 1)), generator=generator)
-                value.normal_(0, math.sqrt(2 / (config.hidden_size + config.stack_width)), generator=generator)
+                gates.normal_(0, math.sqrt(2 / (size + 1)), generator=generator)
+                value.normal_(0, math.sqrt(2 / (size + config.stack_width)), generator=generator)
                 for place, bias in enumerate(biases[controls]):
                     controls.bias[place] = bias
             else:
                 controls.weight.uniform_(-bound, bound, generator=generator)
+        if tuned and config.forget_bias:
+            for cell in (self.encoder, self.decoder):
+                for bias in cell.bias:
+                    bias[size : 2 * size] += config.forget_bias
+        if tuned and config.push_delay:
+            self._delay_pushes(config.push_delay)
         initialise_linear(self.output, generator, xavier=tuned)
         initialise_linear(self.logits, generator, xavier=False)
+
+    @torch.no_grad()
+    def _delay_pushes(self, steps: int) -> None:
+        """Make a unit of the encoder a clock, and let it alone keep the push gate at the top shut for so many steps.
+
+        The unit's input is 0 and its forget gate 1/4, so that its cell shrinks to a quarter with every step. It begins
+        so that the push gate's pre-activation is `_CLOCK_WEIGHT / 8` lower than its bias in the last of the steps, and
+        a fourth of that in the next.
+        """
+        size, encoder = self.config.hidden_size, self.encoder
+        for gate in range(4):
+            column = gate * size
+            if self.config.layers == 1:
+                encoder.symbols[:, column] = 0
+            encoder.recurrent[-1][:, column] = 0
+            encoder.bias[-1][column] = 0
+        encoder.bias[-1][size] = -math.log(3)
+        self.initial_cell[-1, 0, 0] = -(4.0 ** (steps - 1))
+        self.controls.weight[:, 0] = 0
+        self.controls.weight[0, 0] = _CLOCK_WEIGHT
 
 
 def _bytes(tensor: Tensor) -> bytes:

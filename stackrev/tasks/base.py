@@ -41,6 +41,7 @@ class Task:
         uniform: Whether sources are strings of symbols, each symbol as likely as any other. If not, `draw` is the
             task's own.
         length_step: What the length of every source is a multiple of, where sources are uniform.
+        shortest: How many symbols the shortest source has, the empty one aside.
         knows: Whether `answer` knows what is to be written for any source.
     """
 
@@ -50,6 +51,7 @@ class Task:
     target_vocabulary: Vocabulary | None = None
     uniform: bool = True
     length_step: int = 1
+    shortest: int = 1
     certifiable: bool = False
     knows: bool = True
 

@@ -26,6 +26,7 @@ class BigramFlip(Task):
     name = "bigram-flip"
     summary = "the string with the symbols of each pair swapped"
     length_step = 2
+    shortest = 2
 
     @override
     def answer(self, string: Sequence[int]) -> list[int]:

@@ -48,6 +48,7 @@ class Gender(Task):
          *_named(1)), words=True,
     )  # fmt: skip
     uniform = False
+    shortest = 5
 
     @override
     def answer(self, string: Sequence[int]) -> list[int]:

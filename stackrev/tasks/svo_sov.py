@@ -45,6 +45,7 @@ class SvoSov(Task):
     vocabulary = Vocabulary.of(_words(0), words=True)
     target_vocabulary = Vocabulary.of(_words(1), words=True)
     uniform = False
+    shortest = 3
 
     @override
     def answer(self, string: Sequence[int]) -> list[int]:

@@ -349,6 +349,7 @@ class Trainer:
     def _draw(self) -> Batch:
         training, lengths, longest = self.config.training, self.config.data.lengths, self.progress.longest
         if longest is not None:
+            longest = max(longest - longest % self.task.length_step, self.task.shortest)
             lengths = LengthRange(minimum=min(lengths.minimum, longest), maximum=min(lengths.maximum, longest))
         return sample_batch(
             lengths,

@@ -16,8 +16,9 @@ from stackrev.kinds.config import SECTIONS, Config, from_version_1, read_config,
 from stackrev.models import build
 
 GATES = {"gate_stretch", "gate_noise", "string_noise", "shared_controls", "push_bias", "pop_bias"}
-DECODER = {"decoder_push_bias", "decoder_pop_bias"}
+DECODER = {"decoder_push_bias", "decoder_pop_bias", "push_delay", "forget_bias"}
 BOTTOM = {"bottom_push_bias", "bottom_pop_bias", "decoder_bottom_push_bias", "decoder_bottom_pop_bias"}
+QUEUE = KINDS["queue-lstm"].model
 COMMON = {"kind", "hidden_size", "layers", "initialisation", "vocabulary_size"}
 
 
@@ -54,6 +55,20 @@ def test_a_kind_learns_by_default_what_it_can() -> None:
     tasks = {name: Config.default(name).data.task for name in KINDS}
     assert tasks.pop("queue-lstm") == tasks.pop("deque-lstm") == "copy"
     assert set(tasks.values()) == {"reversal"}
+
+
+def test_what_is_tuned_for_a_task_moves_with_it() -> None:
+    for name, kind in KINDS.items():
+        for task, tuned in kind.tasks.items():
+            default, own = Config.default(name, task), Config.default(name)
+            found = {**to_dict(default)["model"], **to_dict(default)["training"]}
+            assert {each: found[each] for each in tuned} == tuned
+            assert default != own.fitted(data=default.data, model=own.model, training=own.training)
+            assert own.for_task(task) == default
+            assert default.for_task(own.data.task) == own
+    given = dataclasses.replace(Config.default("queue-lstm"), model=dataclasses.replace(QUEUE, push_delay=1))
+    moved = given.for_task("svo-sov").model
+    assert (moved.push_delay, moved.forget_bias) == (1, 1.0)  # type: ignore[attr-defined]
 
 
 def test_sections_share_no_setting() -> None:

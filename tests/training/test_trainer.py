@@ -18,6 +18,7 @@ from stackrev.config import LengthRange
 from stackrev.errors import TrainingError
 from stackrev.kinds import KINDS
 from stackrev.models.devices import resolve_device
+from stackrev.tasks import TASKS
 from stackrev.tasks.batches import Batch
 from stackrev.tasks.data import DataConfig
 from stackrev.training import trainer as training
@@ -271,6 +272,22 @@ def test_a_curriculum_that_starts_beyond_the_end(monkeypatch: pytest.MonkeyPatch
     batches = record_batches(monkeypatch)
     train(tiny(curriculum_start=99, curriculum_loss=100.0, batch_size=60))
     assert {int(each.steps[0]) - 1 for each in batches} == {DATA.lengths.maximum}
+
+
+@pytest.mark.parametrize("task", ["bigram-flip", "svo-sov", "gender"])
+@pytest.mark.parametrize(("start", "learning"), [(1, False), (5, False), (1, True)])
+def test_a_curriculum_keeps_to_lengths_that_sources_have(
+    task: str, start: int, learning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = record_batches(monkeypatch)
+    loss = 100.0 if learning else 1e-6
+    config = tiny(curriculum_start=start, curriculum_loss=loss, mixed_lengths=False, batches=9).for_task(task)
+    lengths = LengthRange(minimum=8, maximum=9)
+    train(dataclasses.replace(config, data=dataclasses.replace(config.data, lengths=lengths, test_lengths=lengths)))
+    drawn = [int(each.steps[0]) - 1 for each in batches]
+    shortest, step = TASKS[task].shortest, TASKS[task].length_step
+    assert drawn[0] == max(start // step * step, shortest)
+    assert (drawn[-1] >= 8) == learning
 
 
 # --- Devices
