@@ -260,7 +260,8 @@ class TrainingConfig(Settings):
 
     A *check* scores the held-out sets every `check_every` batches: 100 strings of each, and all where that matters. A
     run is *solved* at its first check with coarse accuracy 1 on validation and test. Then it settles, as `settle` says,
-    and ends at the first check from then on that is right, or after `batches`:
+    and ends at the first check from then on that is right, or after `batches`, then with the weights that were last
+    right:
 
     - "none": at once.
     - "plain": `settle_batches` later (never, if None).

@@ -33,6 +33,8 @@ QUEUE_LSTM = Kind(
     colour=3,
     summary="An LSTM with a differentiable neural queue (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
-    tasks={"svo-sov": {"push_delay": 0, "forget_bias": 1.0, "curriculum_start": 16, "batches": 6000}},
+    tasks={
+        "svo-sov": {"push_delay": 0, "forget_bias": 1.0, "curriculum_start": 16, "batches": 6000, "recurrent_l1": 0.0}
+    },
     open_stream=open_stream,
 )

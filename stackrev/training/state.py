@@ -24,7 +24,7 @@ from stackrev.storage.format import as_unicode, parse_json, short
 STATE = "training.safetensors"
 
 MAX_THREADS = 1024
-_MOST_COPIES = 4  # of the weights in a state: themselves and what optimizers keep, with room
+_MOST_COPIES = 5  # of the weights in a state: as they are, as they were last right, what optimizers keep, and room
 _SMALL_TENSORS = 2**20  # bytes for generators and counters
 
 

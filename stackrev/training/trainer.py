@@ -29,7 +29,7 @@ from stackrev.readout import read_out_loss
 from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
-from stackrev.training.optimizers import Optimizer, soft_threshold
+from stackrev.training.optimizers import Optimizer, rate_of, soft_threshold
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
@@ -163,6 +163,7 @@ class Trainer:
         self._generators = {"batches": batches, "noise": noise}
         self.held_out: HeldOut = held_out(config.data, self.task)
         self._excluded = self.held_out.keys
+        self._right: dict[str, Tensor] = {}  # the weights when everything held out was last right
 
     @property
     def end(self) -> int:
@@ -206,6 +207,7 @@ class Trainer:
         """All that `restore` needs, as copies: tensors, and a description in plain JSON values."""
         tensors = {f"model.{name}": tensor.clone() for name, tensor in self.model.state_dict().items()}
         tensors.update({f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()})
+        tensors.update({f"right.{name}": tensor for name, tensor in self._right.items()})
         for name, generator in self._generators.items():
             tensors[f"generator.{name}"] = generator.get_state()
         if self._settling is not None:
@@ -221,7 +223,10 @@ class Trainer:
         """
         try:
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
+            if right := _named(tensors, "right."):
+                self.model.load_state_dict(right)  # which refuses what does not fit
             self.model.load_state_dict(model)
+            self._right = {name: tensor.to(self.device, copy=True) for name, tensor in right.items()}
             self.optimizer.restore(_named(tensors, "optimizer."))
             if self._settling is not None:
                 self._settling.restore(_named(tensors, "settling."))
@@ -236,20 +241,7 @@ class Trainer:
 
     def learning_rate(self, batch: int) -> float:
         """The learning rate of a batch, counted from 0."""
-        training = self.config.training
-        if batch < training.warmup_batches:
-            return training.learning_rate * (batch + 1) / (training.warmup_batches + 1)
-        done = (batch - training.warmup_batches) / max(1, training.batches - training.warmup_batches)
-        match training.schedule:
-            case "constant":
-                factor = 1.0
-            case "linear":
-                factor = 1 - done
-            case "cosine":
-                factor = (1 + math.cos(math.pi * done)) / 2
-            case "step":
-                factor = 0.1 ** int(3 * done)
-        return training.learning_rate * factor
+        return rate_of(self.config.training, batch)
 
     @property
     def _settled(self) -> int | None:
@@ -360,14 +352,26 @@ class Trainer:
             task=self.task,
         ).to(self.device)
 
+    def _scores(self, most: int | None = None) -> tuple[Scores, Scores]:
+        """The model's scores on so many of the validation and of the test strings."""
+        validation, test = (score(self.model, each[:most], task=self.task) for each in self.held_out)
+        return validation, test
+
     @torch_defaults()
     def _check(self) -> CheckEvent:
         progress = self.progress
         start = time.perf_counter()
-        validation, test = (score(self.model, each[:CHECK_SAMPLES], task=self.task) for each in self.held_out)
+        validation, test = self._scores(CHECK_SAMPLES)
         right, last = validation.perfect and test.perfect, progress.batch >= self.config.training.batches
         if last or (right and (progress.solved_batch is None or progress.batch >= self.end)):
-            validation, test = (score(self.model, each, task=self.task) for each in self.held_out)
+            validation, test = self._scores()
+            if validation.perfect and test.perfect:
+                self._right = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            elif last and self._right:  # settling has spoiled it, and there is no time to mend that
+                self.model.load_state_dict(self._right)
+                if self._settling is not None:
+                    self._settling.closed_batch = None
+                validation, test = self._scores()
         seconds = progress.seconds + time.perf_counter() - start
         loss = progress.loss_sum / max(1, progress.loss_count)
         rate, closing = self.learning_rate(progress.batch - 1), self._look()

@@ -121,6 +121,50 @@ def test_the_last_batch_is_checked_whatever_went_before(monkeypatch: pytest.Monk
     assert [line["batch"] for line in trainer.progress.history] == [3, 6, 9, 10, 12, 15, 18, 20]
 
 
+def right_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """Everything is right after so many batches, and with the weights of then: these are what is given back."""
+    kept: list[dict[str, Tensor]] = []
+
+    def scored(model: torch.nn.Module, strings: Sequence[Tensor], *, task: object) -> Scores:
+        now = {name: each.clone() for name, each in model.state_dict().items()}
+        if not kept and batches[0] == batch:
+            kept.append(now)
+        right = bool(kept) and all(torch.equal(each, kept[0][name]) for name, each in now.items())
+        return Scores(tuple(len(each) + right for each in strings), tuple(map(len, strings)))
+
+    batches = [0]
+    check = Trainer._check
+    monkeypatch.setattr(Trainer, "_check", lambda self: (batches.__setitem__(0, self.progress.batch), check(self))[1])
+    monkeypatch.setattr(training, "score", scored)
+    return kept
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_that_settling_spoils_ends_as_it_was_when_right(
+    interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = right_at(6, monkeypatch)
+    trainer = Trainer(tiny(batches=12, settle_batches=3, optimizer="adam"))
+    if interrupted:
+        with pytest.raises(Stop):
+            trainer.run(stop_after(8, BatchEvent))
+        tensors, description = trainer.state()
+        trainer = Trainer(trainer.config)
+        trainer.restore(tensors, description)
+    trainer.run()
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (6, 12)
+    assert_same(weights(trainer), kept[0])
+    coarse = [line["test"]["coarse"] for line in trainer.progress.history]
+    assert coarse == [0, 1, 0, 1]
+
+
+def test_a_run_that_is_right_in_the_end_keeps_its_last_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [N, Y, N, Y])
+    plain = train(tiny(batches=12, settle_batches=None))
+    script(monkeypatch, [N, N, N, N])
+    assert_same(weights(plain), weights(train(tiny(batches=12, settle_batches=None))))
+
+
 def test_a_perfect_model_ends_its_run() -> None:
     config = Config(
         data=DATA,
