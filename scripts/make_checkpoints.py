@@ -25,9 +25,9 @@ COMMANDS = {
         "stackrev train --model queue-lstm --task bigram-flip --settle-batches 1000 --seed 1 --threads 1"
     ),
     "deque-lstm-bigram-flip": (
-        "stackrev train --model deque-lstm --task bigram-flip --decoder-pop-bias 1.5 --decoder-bottom-pop-bias 1.5"
-        " --settle-batches 1000 --seed 2 --threads 1"
+        "stackrev train --model deque-lstm --task bigram-flip --settle-batches 1000 --seed 0 --threads 1"
     ),
+    "queue-lstm-gender": "stackrev train --model queue-lstm --task gender --seed 3 --threads 1",
     "lstm": "stackrev train --model lstm --seed 0 --threads 1",
     "rnn": "stackrev train --model rnn --seed 0 --threads 1",
 }

@@ -145,7 +145,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _help(name: str) -> str:
-    """What a setting does, its default by kind of model, and which kinds alone have it."""
+    """What a setting does, its default by kind of model and task, and which kinds alone have it."""
     setting, _, by_kind = _OPTIONS[name]
     kinds: dict[str, list[str]] = {}
     for kind, value in by_kind.items():
@@ -155,6 +155,12 @@ def _help(name: str) -> str:
         shown = next(iter(kinds)) + ("" if len(by_kind) == len(KINDS) else f"; {' and '.join(by_kind)} only")
     if name in PairsConfig.training:
         shown = f"{shown}; {_text(PairsConfig.training[name])} for --task pairs"
+    tuned: dict[str, list[str]] = {}
+    for kind, each in KINDS.items():
+        for task, own in each.tasks.items():
+            if name in own:
+                tuned.setdefault(f"{_text(own[name])} for --task {task}", []).append(kind)
+    shown += "".join(f"; {words} with {' and '.join(names)}" for words, names in tuned.items())
     return with_default(setting.help, shown)
 
 

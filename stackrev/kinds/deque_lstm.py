@@ -9,15 +9,16 @@ from typing_extensions import override
 
 from stackrev.config import Between, TrainingConfig, setting
 from stackrev.kinds.base import Kind
-from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
+from stackrev.kinds.memory_lstm import REMEMBERING, MemoryLSTMConfig, open_stream
 
 
 @dataclass(frozen=True, kw_only=True)
 class DequeLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural deque.
 
-    `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start nearly shut, so
-    that it is one end that learns to be filled; the decoder is inclined to pop at both.
+    `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start shut, so that it is
+    one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars, where that is too
+    much, it is inclined to pop at the bottom alone.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"
@@ -71,6 +72,9 @@ DEQUE_LSTM = Kind(
     colour=4,
     summary="An LSTM with a differentiable neural deque (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
-    tasks={"gender": {"decoder_pop_bias": -8.0}},
+    tasks={
+        "svo-sov": {**REMEMBERING, "stack_width": 32, "decoder_pop_bias": -8.0},
+        "gender": {"decoder_pop_bias": -8.0},
+    },
     open_stream=open_stream,
 )

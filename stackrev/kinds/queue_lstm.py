@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from stackrev.config import TrainingConfig, setting
 from stackrev.kinds.base import Kind
-from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
+from stackrev.kinds.memory_lstm import REMEMBERING, MemoryLSTMConfig, open_stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,7 @@ class QueueLSTMConfig(MemoryLSTMConfig):
     A queue forgives less than a stack: whatever is popped too early shifts all that is read later. So the encoder's pop
     gate starts shut and the decoder's nearly open, strings are too long for the LSTM to hold from the start, and those
     of a batch have one length. What is pushed for a word can depend on the next one (see `push_delay`), since some
-    tasks are learned only so. SVO to SOV is not one of these. There, a verb has to be remembered from its place to the
-    sentence's end, which is learned on shorter sentences first, by LSTMs that forget little.
+    tasks are learned only so.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "queue"
@@ -33,8 +32,6 @@ QUEUE_LSTM = Kind(
     colour=3,
     summary="An LSTM with a differentiable neural queue (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
-    tasks={
-        "svo-sov": {"push_delay": 0, "forget_bias": 1.0, "curriculum_start": 16, "batches": 6000, "recurrent_l1": 0.0}
-    },
+    tasks={"svo-sov": REMEMBERING},
     open_stream=open_stream,
 )
