@@ -18,7 +18,7 @@ class DequeLSTMConfig(MemoryLSTMConfig):
 
     `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start shut, so that it is
     one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars, where that is too
-    much, it is inclined to pop at the bottom alone.
+    much, it is inclined to pop at the bottom alone, and its two reads together are as wide as the queue's one.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"
@@ -74,7 +74,7 @@ DEQUE_LSTM = Kind(
     task="copy",
     tasks={
         "svo-sov": {**REMEMBERING, "stack_width": 32, "decoder_pop_bias": -8.0},
-        "gender": {"decoder_pop_bias": -8.0},
+        "gender": {"stack_width": 32, "decoder_pop_bias": -8.0},
     },
     open_stream=open_stream,
 )
