@@ -21,15 +21,12 @@ REMEMBERING = {
     "forget_bias": 1.0,
     "curriculum_start": 16,
     "batches": 6000,
-    "optimizer": "adamw",
-    "weight_decay": 0.01,
     "recurrent_l1": 0.0,
 }
 """Settings by which a queue or a deque learns SVO to SOV, where the LSTMs have to keep a verb and to count clauses.
 
 Nothing is to be read ahead there, so pushes begin at once. Forgetting little, and beginning with sentences of 16 words
-at most, they learn to keep the verb. Weights that decay drift less once the loss is nearly 0, and count deeper clauses
-than they have seen. An L1 penalty on the recurrent weights would take away what they count with.
+at most, they learn to keep the verb. An L1 penalty on the recurrent weights would take away what they count with.
 """
 
 
