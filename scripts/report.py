@@ -256,12 +256,13 @@ def _paper(results: Results) -> str:
     rows = paper.rows(results.cells, results.seeds.get("default", []), results.scores)
     return (
         "Strings of 8-64 symbols are learned and those of 65-128 tested, with the default settings of the model and "
-        "the task; every seed from 0 up counts. A run has learned when every validation and test string is right, and "
-        "scores are those at the end of a run. `stackrev experiment run FOLDER --model queue-lstm --set "
-        "task=bigram-flip --seeds 0-19` makes such a row. Runs that have learned were tried on 20 strings of 10,000 "
-        "symbols and one of 1,000,000, sentences of the two grammars included. The LSTM, which has no memory to "
-        "learn with, had 8,000 batches a task (2,000 for flipping bigrams, 12,000 for reversing, where it and the RNN "
-        f"are the packaged ones). What a structure cannot do, and why, is in docs/research.md.\n\n{_table(rows)}"
+        "the task; every seed from 0 up counts, as many as the table says. A run has learned when every validation and "
+        "test string is right, and scores are those at the end of a run. `stackrev experiment run FOLDER --model "
+        "queue-lstm --set task=bigram-flip --seeds 0-19` makes such a row. Runs that have learned were tried on 20 "
+        "strings of 10,000 symbols and one of 1,000,000, sentences of the two grammars included. The LSTM had 8,000 "
+        "batches, where 12,000 are the default, on a GPU and with another version of torch; on reversal it and the RNN "
+        "are the packaged models. Cells that are not here have not been measured. What a structure cannot do, and why, "
+        f"is in docs/research.md.\n\n{_table(rows)}"
     )
 
 

@@ -260,14 +260,14 @@ class TrainingConfig(Settings):
 
     A *check* scores the held-out sets every `check_every` batches: 100 strings of each, and all where that matters. A
     run is *solved* at its first check with coarse accuracy 1 on validation and test. Then it settles, as `settle` says,
-    and ends at the first check from then on that is right, or after `batches`, then with the weights that were last
-    right:
+    and ends at the first check from then on that is right, or after `batches`:
 
     - "none": at once.
     - "plain": `settle_batches` later (never, if None).
     - "certified": `settle_batches` later at the earliest, as soon as bounds that hold for strings of every length
       close; until then they are part of the loss (see `training/certified.py`).
       A run of a task that no proof is about goes on as with "plain".
+    - A run that was solved, and is wrong in the end, is given the weights with which everything was last found right.
 
     Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
     that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:

@@ -42,7 +42,7 @@ CheckOption = Annotated[
 @app.command(
     epilog=examples(
         "stackrev apply hello",
-        "stackrev apply --model runs/svo-sov 'si1 vi2 oi3' --check",
+        "stackrev apply --model queue-lstm-gender 'a ne5 and the me2' --check",
         "stackrev apply --model runs/words --json < lines.txt",
     ),
 )

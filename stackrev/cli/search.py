@@ -212,7 +212,7 @@ def _print(output: Output, found: Mapping[str, Any], over: Sequence[str]) -> Non
 def _command(winner: Result, settle: int | None) -> str:
     training = winner.config.training
     if training == _unsettled(winner.config).training:  # only its trials went without
-        settled = Config.default(winner.config.model.kind).training.settle
+        settled = Config.default(winner.config.model.kind, winner.config.data.task).training.settle
         training = dataclasses.replace(training, settle=settled)
     training = dataclasses.replace(training, settle_batches=settle)
     return settings.command_line(dataclasses.replace(winner.config, training=training))

@@ -53,7 +53,7 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace the run in t
     epilog=examples(
         "stackrev train",
         "stackrev train --model lstm --seed 1 --output runs/my-lstm",
-        "stackrev train --task svo-sov --output runs/svo-sov",
+        "stackrev train --model queue-lstm --task gender --output runs/gender",
         "stackrev train --hidden-size 32 --output runs/small",
         "stackrev train --output runs/my-lstm --resume",
     ),
@@ -111,6 +111,8 @@ def train(
     with out.progress("scoring the saved file", total=total) as advance:
         scores = measure(folder, on_progress=advance)
     out.result(_result(run, scores, proof), lambda: _print_summary(out, run, scores, proof))
+    if run.trainer.spoiled:
+        out.note("settling spoiled the run: its model has the weights with which everything was last found right")
     if run.trainer.progress.solved_batch is None:
         out.note(f"the run ended unsolved: after {run.trainer.progress.batch} batches not every string was right")
         out.hint(_advice(run.config, run.folder))

@@ -73,7 +73,7 @@ def run_seed(
     except StackrevError as caught:
         error = caught.message
     solved = next((line for line in progress.history if line["batch"] == progress.solved_batch), None)
-    last = progress.history[-1] if progress.history else None
+    last = _come_to_outcome(trainer)
     result: dict[str, Any] = {
         "seed": seed,
         "solved_batch": progress.solved_batch,
@@ -98,6 +98,17 @@ def run_seed(
 
         checkpoints.save(weights, trainer.model.state_dict(), config, history=progress.history, scores={})
     return result
+
+
+def _come_to_outcome(trainer: Trainer) -> Mapping[str, Any] | None:
+    """Give the model the weights that its run comes to; the last line of the history, with their scores."""
+    from stackrev.training.state import summary
+
+    last = trainer.progress.history[-1] if trainer.progress.history else None
+    if last is None or not trainer.spoiled:
+        return last
+    trainer.model.load_state_dict(trainer.outcome())
+    return {**last, **dict(zip(("validation", "test"), map(summary, trainer.scores()), strict=True))}
 
 
 def _measure(trainer: Trainer, name: str, asked: Any, tell: OnStage) -> Any:

@@ -165,7 +165,9 @@ class Search:
             stored = study.settings()
             self.base = read_config(stored["base"])
             self.over = tuple(each for each in space_of(self.base) if each in stored["over"])
-            settle = stored.get("settle_batches", Config.default(self.base.model.kind).training.settle_batches)
+            settle = stored.get(
+                "settle_batches", Config.default(self.base.model.kind, self.base.data.task).training.settle_batches
+            )
             self.settle_batches = settle if isinstance(settle, int) else None
         except (KeyError, TypeError, AttributeError, ConfigError):
             study.close()

@@ -111,7 +111,8 @@ class Kind:
         summary: What it is, in one sentence, for the model card.
         open_stream: How to run its weights without torch; None if it cannot.
         network: Where its weights are read for a proof, as "package.module:function"; None if no proof is about it.
-        tasks: What is otherwise than in `model` and `training` by default for some tasks: settings by the task's name.
+        task: The task that it learns by default.
+        tasks: The settings whose defaults differ for a task, by the task's name.
         page_sizes: From a configuration to the sizes that `page/network.js` runs it with; None if that cannot run it.
     """
 

@@ -17,8 +17,8 @@ class DequeLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural deque.
 
     `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start shut, so that it is
-    one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars, where that is too
-    much, it is inclined to pop at the bottom alone, and its two reads together are as wide as the queue's one.
+    one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars it
+    is inclined to pop at the bottom alone: popping at both ends, it loses words before it has learned where to read.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"
@@ -74,7 +74,7 @@ DEQUE_LSTM = Kind(
     task="copy",
     tasks={
         "svo-sov": {**REMEMBERING, "stack_width": 32, "decoder_pop_bias": -8.0},
-        "gender": {"stack_width": 32, "decoder_pop_bias": -8.0},
+        "gender": {"decoder_pop_bias": -8.0},
     },
     open_stream=open_stream,
 )

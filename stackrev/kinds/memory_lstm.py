@@ -85,9 +85,10 @@ class MemoryLSTMConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.push_delay and self.shared_controls:
+        if self.push_delay and self.shared_controls and self.initialisation == "tuned":
             raise ConfigError(
-                "a push_delay is the encoder's alone", hint="leave out shared_controls, or set push_delay to 0"
+                f"push_delay is {self.push_delay}, and with shared_controls the encoder has no push gate of its own",
+                hint="give --push-delay 0 (push_delay=0), or leave out shared_controls",
             )
 
     @property

@@ -235,7 +235,7 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
             for cell in (self.encoder, self.decoder):
                 for bias in cell.bias:
                     bias[size : 2 * size] += config.forget_bias
-        if tuned and config.push_delay:
+        if tuned and config.push_delay and size > 1:  # one unit alone would see nothing else
             self._delay_pushes(config.push_delay)
         initialise_linear(self.output, generator, xavier=tuned)
         initialise_linear(self.logits, generator, xavier=False)

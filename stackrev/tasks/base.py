@@ -135,13 +135,16 @@ class Task:
             read: texts.Reading = texts.bind(text, on_progress=on_progress)
         else:
             read = texts.Named(self.vocabulary.encode(text), self.vocabulary, self.written)
-        if len(read.ids) % self.length_step:
-            raise self.no_source(LengthRange(minimum=len(read.ids), maximum=len(read.ids)))
+        count = len(read.ids)
+        if count % self.length_step or 1 < self.shortest > count:
+            raise self.no_source(LengthRange(minimum=count, maximum=count))
         return read
 
     def no_source(self, lengths: LengthRange) -> DataError:
         """The error that no source has a length in a range."""
-        hint = (
-            "ask for other lengths" if self.length_step == 1 else f"a length must be a multiple of {self.length_step}"
-        )
+        hint = "ask for other lengths"
+        if lengths.maximum < self.shortest:
+            hint = f"the shortest has {self.shortest} {self.unit}s"
+        elif self.length_step > 1:
+            hint = f"a length must be a multiple of {self.length_step}"
         return DataError(f"{self.name} has no string of {lengths} symbols", hint=hint)

@@ -81,7 +81,7 @@ class Run:
         self.trainer = trainer
         self.threads = threads
         self.command = command
-        self._saved: tuple[int, int] | None = None
+        self._saved: tuple[int, int, bool] | None = None
         self._lock: Lock | None = None
         self._stamp = _stamp(folder)
 
@@ -228,7 +228,7 @@ class Run:
         self._stamp = _stamp(self.folder)
         checkpoints.save(
             self.folder,
-            self.trainer.model.state_dict(),
+            self.trainer.outcome(),
             self.config,
             scores=self._scores(),
             history=progress.history,
@@ -237,9 +237,9 @@ class Run:
         )
         self._saved = self._now()
 
-    def _now(self) -> tuple[int, int]:
-        """What changes with every batch and every check."""
-        return self.trainer.progress.batch, len(self.trainer.progress.history)
+    def _now(self) -> tuple[int, int, bool]:
+        """What changes with every batch, with every check, and with the weights that are saved."""
+        return self.trainer.progress.batch, len(self.trainer.progress.history), self.trainer.spoiled
 
     @contextlib.contextmanager
     def _hold(self) -> Iterator[Lock]:
@@ -261,7 +261,7 @@ class Run:
     def _scores(self) -> dict[str, Any]:
         """The last check's scores, if they are these weights'."""
         progress, data = self.trainer.progress, self.config.data
-        if not progress.history or progress.history[-1]["batch"] != progress.batch:
+        if not progress.history or progress.history[-1]["batch"] != progress.batch or self.trainer.spoiled:
             return {}
         last = progress.history[-1]
         return {

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stackrev.config import to_dict
 from stackrev.errors import CheckpointError, ConfigError
+from stackrev.evaluation.scoring import Scores
 from stackrev.kinds.config import Config, read_config
 from stackrev.storage import tensors
 from stackrev.storage.format import as_unicode, parse_json, short
@@ -43,6 +44,16 @@ class State:
     progress: Mapping[str, Any]
     command: str | None
     threads: int
+
+
+def summary(scores: Scores) -> dict[str, Any]:
+    """Scores as a line of the history has them."""
+    return {"coarse": scores.coarse, "fine": scores.fine, "samples": scores.samples}
+
+
+def is_right(line: Mapping[str, Any]) -> bool:
+    """Whether every string was right that a check scored, by its line of the history."""
+    return bool(line["validation"]["coarse"] == line["test"]["coarse"] == 1)
 
 
 def write(folder: Path, values: Mapping[str, Tensor], state: State) -> None:

@@ -30,6 +30,7 @@ from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.optimizers import Optimizer, rate_of, soft_threshold
+from stackrev.training.state import is_right, summary
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
@@ -90,8 +91,8 @@ class CheckEvent:
             "batch": self.batch,
             "loss": self.loss,
             "learning_rate": self.learning_rate,
-            "validation": _summary(self.validation),
-            "test": _summary(self.test),
+            "validation": summary(self.validation),
+            "test": summary(self.test),
             "seconds": round(self.seconds, 3),
             **closing,
         }
@@ -99,10 +100,6 @@ class CheckEvent:
 
 Event = BatchEvent | CheckEvent
 OnEvent = Callable[[Event], object]
-
-
-def _summary(scores: Scores) -> dict[str, Any]:
-    return {"coarse": scores.coarse, "fine": scores.fine, "samples": scores.samples}
 
 
 @dataclass
@@ -163,7 +160,7 @@ class Trainer:
         self._generators = {"batches": batches, "noise": noise}
         self.held_out: HeldOut = held_out(config.data, self.task)
         self._excluded = self.held_out.keys
-        self._right: dict[str, Tensor] = {}  # the weights when everything held out was last right
+        self._right: dict[str, Tensor] = {}  # the weights with which all that is held out was last found right
 
     @property
     def end(self) -> int:
@@ -183,8 +180,21 @@ class Trainer:
         if progress.batch >= self.config.training.batches:
             return True
         last = progress.history[-1] if progress.history else None
-        right = last is not None and last["validation"]["coarse"] == last["test"]["coarse"] == 1
-        return right and last is not None and last["batch"] == progress.batch >= self.end
+        return last is not None and is_right(last) and last["batch"] == progress.batch >= self.end
+
+    @property
+    def spoiled(self) -> bool:
+        """Whether the run is done and wrong, after everything held out was right: settling has spoiled it."""
+        return bool(self._right) and self.done and not is_right(self.progress.history[-1])
+
+    def outcome(self) -> dict[str, Tensor]:
+        """The weights that the run comes to: the model's, or if these are spoiled those that were last found right."""
+        return self._right if self.spoiled else self.model.state_dict()
+
+    def scores(self, most: int | None = None) -> tuple[Scores, Scores]:
+        """The model's scores on the validation and the test strings, or on so many of each at most."""
+        validation, test = (score(self.model, each[:most], task=self.task) for each in self.held_out)
+        return validation, test
 
     def run(self, on_event: OnEvent | None = None) -> None:
         """Go on until the run is done.
@@ -352,26 +362,16 @@ class Trainer:
             task=self.task,
         ).to(self.device)
 
-    def _scores(self, most: int | None = None) -> tuple[Scores, Scores]:
-        """The model's scores on so many of the validation and of the test strings."""
-        validation, test = (score(self.model, each[:most], task=self.task) for each in self.held_out)
-        return validation, test
-
     @torch_defaults()
     def _check(self) -> CheckEvent:
         progress = self.progress
         start = time.perf_counter()
-        validation, test = self._scores(CHECK_SAMPLES)
+        validation, test = self.scores(CHECK_SAMPLES)
         right, last = validation.perfect and test.perfect, progress.batch >= self.config.training.batches
         if last or (right and (progress.solved_batch is None or progress.batch >= self.end)):
-            validation, test = self._scores()
+            validation, test = self.scores()
             if validation.perfect and test.perfect:
                 self._right = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            elif last and self._right:  # settling has spoiled it, and there is no time to mend that
-                self.model.load_state_dict(self._right)
-                if self._settling is not None:
-                    self._settling.closed_batch = None
-                validation, test = self._scores()
         seconds = progress.seconds + time.perf_counter() - start
         loss = progress.loss_sum / max(1, progress.loss_count)
         rate, closing = self.learning_rate(progress.batch - 1), self._look()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stackrev.cli.settings import command_line, configure
 from stackrev.cli.train import _advice
+from stackrev.experiments import presets
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config, settings_of
 from stackrev.models import load
@@ -145,6 +146,28 @@ class TestSettings:
 
     def test_defaults_need_no_options(self):
         assert command_line(Config.default("lstm")) == "stackrev train --model lstm --seed 0"
+
+    def test_what_is_tuned_for_a_task_is_a_default(self):
+        tuned = [(kind, task) for kind, each in KINDS.items() for task in each.tasks]
+        assert tuned
+        for kind, task in tuned:
+            config = configure(Config.default(kind), {"task": task})
+            assert config == Config.default(kind, task) == presets.configure(kind, {"task": task})
+            assert command_line(config) == f"stackrev train --model {kind} --seed 0 --task {task}"
+            assert read_command(command_line(config)) == config
+        other = configure(Config.default("queue-lstm"), {"task": "svo-sov", "push_delay": 2})
+        assert command_line(other).endswith("--task svo-sov --push-delay 2")
+
+    def test_help_names_what_is_tuned_for_a_task(self, stackrev):
+        shown = "".join(stackrev("train", "--help").out.split())  # whatever is wrapped where
+        assert "16for--tasksvo-sovwithqueue-lstmanddeque-lstm]" in shown
+
+    def test_shared_controls_of_a_queue_take_no_delay(self, stackrev, tmp_path):
+        result = stackrev("train", "--model", "queue-lstm", "--shared-controls", "--output", str(tmp_path / "run"))
+        assert (result.code, result.out) == (2, "")
+        assert "push_delay is 2" in result.err
+        assert "--push-delay 0" in result.err
+        assert not (tmp_path / "run").exists()
 
     def test_every_setting_is_an_option(self):
         parameters = {each.name for each in command("train").params}

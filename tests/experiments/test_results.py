@@ -6,8 +6,12 @@ import re
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from stackrev.experiments import presets
+from stackrev.experiments.setting import read_setting
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -191,3 +195,31 @@ class TestGenerator:
         assert [each["length"] for each in results.lengths["stack-lstm"]["scores"]] == [2, 4]
         assert len(results.trace.push) == len(results.trace.fed)
         assert {"learning", "lengths", "gates", "stack"} <= {name for name, _ in report.draw(results)}
+
+
+def test_the_papers_cells_are_of_the_settings_that_are_said(report):
+    """Each stored cell has the default settings of its model and task, but for what the cell itself changes."""
+    for cell in report.paper.CELLS:
+        folder = cell.folder(RESULTS)
+        if folder.is_dir():
+            stored = read_setting(folder)
+            assert stored.config == presets.configure(cell.kind, {**dict(cell.changes), "task": cell.task}), cell.name
+            assert len(report.paper.read_cells(RESULTS)[cell]) <= cell.seeds
+    assert {each.name for each in (RESULTS / "paper").iterdir()} <= {f"{c.kind}-{c.task}" for c in report.paper.CELLS}
+
+
+def test_the_rows_of_the_papers_table(report):
+    def run(solved: int | None, coarse: float, **exact: tuple[int, int]) -> dict[str, Any]:
+        tried = {length: {"exact": right, "samples": of} for length, (right, of) in exact.items()}
+        test = {"coarse": coarse, "fine": 0.99951}
+        return {"solved_batch": solved, "solved_seconds": solved and solved / 10, "test": test, "exact": tried}
+
+    cell = report.paper.Cell("queue-lstm", "bigram-flip")
+    runs = [run(100, 1.0, **{"10000": (20, 20)}), run(300, 1.0, **{"10000": (19, 20)}), run(None, 0.9997)]
+    alone = {"model": "rnn", "solved_batch": None, "solved_seconds": None, "scores": {"65-128": runs[2]["test"]}}
+    head, reversal, row = report.paper.rows({cell: runs}, [], [alone, {**alone, "model": "stack-lstm"}])
+    assert len(head) == len(row) == len(reversal)
+    assert row == (
+        *("bigram-flip", "queue-LSTM", ".55 / .98", "1.000 / 0.999", "2 of 3", "200", "20.0", "1 of 3", "-"),
+    )
+    assert reversal == ("reversal", "RNN", "-", "0.999 / 0.999", "0 of 1", "-", "-", "-", "-")

@@ -100,13 +100,26 @@ def test_scores_are_of_the_task(kind: str) -> None:
     assert sum(each.samples for each in whole.by_length().values()) == 7
 
 
-@pytest.mark.parametrize("text", ["a", "abc", "$abc|"])
+@pytest.mark.parametrize("text", ["abc", "$abc|"])
 def test_a_text_that_no_source_is_as_long_as_is_not_answered(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["apply", "--model", "queue-lstm-bigram-flip", text]) == 1
     written, said = capsys.readouterr()
     assert written == ""
     assert "bigram-flip has no string of" in said
     assert "a length must be a multiple of 2" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "hint"),
+    [("queue-lstm-gender", "the me17", "5 words"), ("queue-lstm-bigram-flip", "", "2 characters")],
+)
+def test_a_text_shorter_than_any_source_is_not_answered(
+    model: str, text: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["apply", "--model", model, text]) == 1
+    written, said = capsys.readouterr()
+    assert written == ""
+    assert f"the shortest has {hint}" in said
 
 
 def test_bigram_flip_is_for_even_lengths() -> None:

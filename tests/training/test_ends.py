@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from torch import Tensor
 from stackrev.errors import TrainingError
 from stackrev.evaluation.scoring import Scores
 from stackrev.kinds.config import Config
+from stackrev.models import load
 from stackrev.tasks import REVERSAL
 from stackrev.training import trainer as training
+from stackrev.training.runs import Run
 from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, train
 
 
@@ -124,6 +127,8 @@ def test_the_last_batch_is_checked_whatever_went_before(monkeypatch: pytest.Monk
 def right_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """Everything is right after so many batches, and with the weights of then: these are what is given back."""
     kept: list[dict[str, Tensor]] = []
+    batches = [0]
+    check = Trainer._check
 
     def scored(model: torch.nn.Module, strings: Sequence[Tensor], *, task: object) -> Scores:
         now = {name: each.clone() for name, each in model.state_dict().items()}
@@ -132,30 +137,54 @@ def right_at(batch: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tens
         right = bool(kept) and all(torch.equal(each, kept[0][name]) for name, each in now.items())
         return Scores(tuple(len(each) + right for each in strings), tuple(map(len, strings)))
 
-    batches = [0]
-    check = Trainer._check
-    monkeypatch.setattr(Trainer, "_check", lambda self: (batches.__setitem__(0, self.progress.batch), check(self))[1])
+    def counted(self: Trainer) -> CheckEvent:
+        batches[0] = self.progress.batch
+        return check(self)
+
+    monkeypatch.setattr(Trainer, "_check", counted)
     monkeypatch.setattr(training, "score", scored)
     return kept
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_run_that_settling_spoils_ends_as_it_was_when_right(
-    interrupted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_settling_spoils_comes_to_what_was_right(interrupted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = right_at(6, monkeypatch)
     trainer = Trainer(tiny(batches=12, settle_batches=3, optimizer="adam"))
     if interrupted:
         with pytest.raises(Stop):
             trainer.run(stop_after(8, BatchEvent))
+        assert_same(trainer.outcome(), weights(trainer))  # it may mend yet
         tensors, description = trainer.state()
         trainer = Trainer(trainer.config)
         trainer.restore(tensors, description)
     trainer.run()
-    assert (trainer.progress.solved_batch, trainer.progress.batch) == (6, 12)
-    assert_same(weights(trainer), kept[0])
-    coarse = [line["test"]["coarse"] for line in trainer.progress.history]
-    assert coarse == [0, 1, 0, 1]
+    assert (trainer.progress.solved_batch, trainer.progress.batch, trainer.spoiled) == (6, 12, True)
+    assert [line["test"]["coarse"] for line in trainer.progress.history] == [0, 1, 0, 0]
+    assert_same(trainer.outcome(), kept[0])
+    assert [each.perfect for each in trainer.scores()] == [False, False]  # the model itself goes on as it is
+
+
+def test_a_spoiled_run_goes_on_as_if_it_had_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    right_at(6, monkeypatch)
+    whole, ended = (Trainer(tiny(batches=batches, settle_batches=3, optimizer="adam")) for batches in (18, 12))
+    whole.run()
+    ended.run()
+    longer = Trainer(whole.config)
+    longer.restore(*ended.state())
+    longer.run()
+    assert longer.progress.batch == 18
+    assert_same(weights(longer), weights(whole))
+
+
+def test_a_spoiled_run_is_saved_as_it_was_when_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = right_at(6, monkeypatch)
+    run = Run.start(tmp_path / "run", tiny(batches=9, settle_batches=3, optimizer="adam"))
+    assert run.train()
+    assert run.trainer.spoiled
+    assert_same(dict(load(tmp_path / "run").model.state_dict()), kept[0])
+    again = Run.resume(tmp_path / "run")
+    assert again.trainer.spoiled
+    assert_same(again.trainer.outcome(), kept[0])
 
 
 def test_a_run_that_is_right_in_the_end_keeps_its_last_weights(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,9 @@ def without(name: str) -> Callable[[dict[str, Tensor], dict[str, Any]], None]:
         lambda tensors, _: tensors.update({"generator.noise": torch.zeros(3, dtype=torch.uint8)}),
         lambda tensors, _: tensors.update({"optimizer.exp_avg.nothing": torch.zeros(3)}),
         lambda tensors, _: tensors.update({"right.logits.weight": torch.zeros(3)}),
+        lambda tensors, _: tensors.update(
+            {name.replace("model.", "right."): torch.zeros(3) for name in tensors if name.startswith("model.")}
+        ),
         lambda _, description: description.pop("progress"),
         lambda _, description: description["progress"].update({"bach": 3}),
     ],
