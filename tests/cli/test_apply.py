@@ -94,8 +94,8 @@ def test_a_word_that_the_task_does_not_have(run, folder):
 
 def test_a_text_without_a_right_answer(run, folder):
     model = str(folder / "stack-lstm-svo-sov")
-    assert run("--model", model, "si1 oi1")[0] == 0
-    code, out, err = run("--model", model, "--check", stdin="si1 oi1\n")
+    assert run("--model", model, "si1 oi1 oi2")[0] == 0
+    code, out, err = run("--model", model, "--check", stdin="si1 oi1 oi2\n")
     assert (code, out) == (1, "")
     assert err == "error: line 1: the sentence has a verb too few\nhint: give one of the grammar\n"
 
