@@ -17,8 +17,9 @@ class DequeLSTMConfig(MemoryLSTMConfig):
     """An LSTM encoder and an LSTM decoder that hand over a neural deque.
 
     `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start shut, so that it is
-    one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars it
-    is inclined to pop at the bottom alone: popping at both ends, it loses words before it has learned where to read.
+    one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars
+    it is inclined to pop at the bottom alone: where both ends are popped, words are lost before it has learned where to
+    read.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"

@@ -314,7 +314,7 @@ def certify(folder: Path) -> Proof | None:
 
 def summary(scores: Scores, seed: int) -> dict[str, Any]:
     """Scores as a checkpoint records them."""
-    return {"coarse": scores.coarse, "fine": scores.fine, "samples": scores.samples, "seed": seed}
+    return {**states.summary(scores), "seed": seed}
 
 
 class _Stopped(Exception):

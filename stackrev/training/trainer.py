@@ -185,7 +185,8 @@ class Trainer:
     @property
     def spoiled(self) -> bool:
         """Whether the run is done and wrong, after everything held out was right: settling has spoiled it."""
-        return bool(self._right) and self.done and not is_right(self.progress.history[-1])
+        history = self.progress.history
+        return bool(self._right) and self.done and bool(history) and not is_right(history[-1])
 
     def outcome(self) -> dict[str, Tensor]:
         """The weights that the run comes to: the model's, or if these are spoiled those that were last found right."""

@@ -164,6 +164,18 @@ def test_a_run_that_settling_spoils_comes_to_what_was_right(interrupted: bool, m
     assert [each.perfect for each in trainer.scores()] == [False, False]  # the model itself goes on as it is
 
 
+def test_a_state_without_a_check_is_not_spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    right_at(6, monkeypatch)
+    trainer = Trainer(tiny(batches=12, settle_batches=3, optimizer="adam"))
+    trainer.run()
+    tensors, description = trainer.state()
+    description["progress"]["history"] = []  # as no run writes it
+    again = Trainer(trainer.config)
+    again.restore(tensors, description)
+    assert not again.spoiled
+    assert_same(again.outcome(), weights(again))
+
+
 def test_a_spoiled_run_goes_on_as_if_it_had_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     right_at(6, monkeypatch)
     whole, ended = (Trainer(tiny(batches=batches, settle_batches=3, optimizer="adam")) for batches in (18, 12))
