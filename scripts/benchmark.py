@@ -28,7 +28,6 @@ from torch import Tensor
 
 import stackrev
 from stackrev import cli, kernels
-from stackrev.config import TrainingConfig
 from stackrev.kernels.cpu.stream import Stream
 from stackrev.kernels.dispatch import Implementation
 from stackrev.kinds.stack_lstm import StackLSTMConfig
@@ -45,6 +44,7 @@ from stackrev.structures.stack import StackState, neural_stack
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, make_batch
 from stackrev.training.optimizers import Optimizer
+from stackrev.training_config import TrainingConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import benchmark_memories

@@ -10,7 +10,6 @@ from measuring import agree, report, seconds
 from torch import Tensor
 
 from stackrev import kernels
-from stackrev.config import TrainingConfig
 from stackrev.kernels.dispatch import Implementation
 from stackrev.kinds.deque_lstm import DequeLSTMConfig
 from stackrev.kinds.queue_lstm import QueueLSTMConfig
@@ -23,6 +22,7 @@ from stackrev.structures.queue import neural_queue
 from stackrev.tasks import vocabulary
 from stackrev.tasks.batches import Batch, make_batch
 from stackrev.training.optimizers import Optimizer
+from stackrev.training_config import TrainingConfig
 
 BATCH, WIDTH = 50, 64
 ENDS = {"queue": 1, "deque": 2}

@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 
-from stackrev.config import LengthRange, TrainingConfig
+from stackrev.config import LengthRange
 from stackrev.errors import CheckpointError, StackrevError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
@@ -45,6 +45,7 @@ from stackrev.storage import checkpoints
 from stackrev.storage.locks import LOCK
 from stackrev.tasks.data import DataConfig
 from stackrev.training.runs import STATE, Run
+from stackrev.training_config import TrainingConfig
 
 MEMORY = 400 * 2**20
 SECONDS = 60

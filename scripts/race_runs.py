@@ -25,8 +25,9 @@ import torch
 
 from stackrev.cli import main as stackrev
 from stackrev.storage import checkpoints
+from stackrev.training.events import Event
 from stackrev.training.runs import Run
-from stackrev.training.trainer import Event, Trainer
+from stackrev.training.trainer import Trainer
 
 SETTINGS = (
     *("--hidden-size", "8", "--stack-width", "8", "--batch-size", "4", "--lengths", "1-4", "--test-lengths", "5-6"),

@@ -10,7 +10,7 @@ TYPE_CHECKING = False  # as `typing` has it, which takes a while to import
 if TYPE_CHECKING:
     from typing import Any
 
-    from stackrev.config import LengthRange, TrainingConfig
+    from stackrev.config import LengthRange
     from stackrev.errors import StackrevError
     from stackrev.evaluation.decoding import greedy
     from stackrev.evaluation.scoring import Scores, score
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from stackrev.structures.stack import NeuralStack, StackState, neural_stack, neural_stack_torch, stack_step
     from stackrev.tasks.data import DataConfig
     from stackrev.training.trainer import Trainer, train
+    from stackrev.training_config import TrainingConfig
 
 __version__ = "0.1.0"
 
@@ -81,7 +82,8 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "config": ("LengthRange", "TrainingConfig"),
+    "config": ("LengthRange",),
+    "training_config": ("TrainingConfig",),
     "errors": ("StackrevError",),
     "evaluation.decoding": ("greedy",),
     "evaluation.scoring": ("Scores", "score"),

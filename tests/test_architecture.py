@@ -22,6 +22,7 @@ PACKAGE = ROOT / "stackrev"
 FLOORS = (
     ("errors",),
     ("config",),
+    ("training_config",),
     ("kernels",),
     ("structures", "tasks"),
     ("readout",),
@@ -43,6 +44,7 @@ NAMED_IN = {"__init__.py", "cli/common.py"} | {
 WITHOUT_TORCH = (
     "errors",
     "config",
+    "training_config",
     "tasks.vocabulary",
     "tasks.data",
     "kinds.config",

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackrev.config import Between, LengthRange, Settings, TrainingConfig, from_dict, setting, settings, to_dict
+from stackrev.config import Between, LengthRange, Settings, from_dict, setting, settings, to_dict
 from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.kinds.lstm import LSTMConfig
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.tasks.data import DataConfig
+from stackrev.training_config import TrainingConfig
 
 SECTIONS: dict[str, Any] = {"data": DataConfig, "model": StackLSTMConfig, "training": TrainingConfig}
 FIELDS = [(section, each.name) for section, cls in SECTIONS.items() for each in dataclasses.fields(cls)]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from stackrev.cli.common import share
 from stackrev.tasks.data import DataConfig, PairsConfig
 from stackrev.training.certified import Closing
-from stackrev.training.trainer import CheckEvent
+from stackrev.training.events import CheckEvent
 
 GAP = 2
 

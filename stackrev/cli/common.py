@@ -14,7 +14,8 @@ from stackrev.cli.help_pages import MODEL, OUTPUT, RUN, STRINGS
 from stackrev.cli.output import Output
 from stackrev.cli.requests import Meaning
 from stackrev.cli.usage import UsageError as UsageError
-from stackrev.config import Device, LengthRange
+from stackrev.config import LengthRange
+from stackrev.training_config import Device
 
 if TYPE_CHECKING:
     import torch

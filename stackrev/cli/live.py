@@ -20,7 +20,8 @@ from stackrev.tasks import vocabulary
 from stackrev.tasks.visible import visible
 from stackrev.tasks.vocabulary import Vocabulary
 from stackrev.training.certified import Closing
-from stackrev.training.trainer import BatchEvent, CheckEvent, Event, OnEvent, Trainer
+from stackrev.training.events import BatchEvent, CheckEvent, Event, OnEvent
+from stackrev.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -26,8 +26,8 @@ from stackrev.cli.common import (
 )
 from stackrev.cli.help_pages import RUN, App
 from stackrev.cli.output import Output
-from stackrev.config import TrainingConfig
 from stackrev.kinds.config import Config
+from stackrev.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from stackrev.evaluation.certificate.proof import Proof

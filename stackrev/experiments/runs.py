@@ -55,7 +55,8 @@ def run_seed(
     Returns:
         The seed's line of `seeds.jsonl`.
     """
-    from stackrev.training.trainer import Event, Trainer
+    from stackrev.training.events import Event
+    from stackrev.training.trainer import Trainer
 
     seed, batches = config.training.seed, config.training.batches
     tell = on_stage or (lambda stage: None)

@@ -218,7 +218,8 @@ class Search:
 
     def _run(self, work: Work, on_step: OnStep) -> None:
         """Train a trial to its end, or until it falls behind."""
-        from stackrev.training.trainer import CheckEvent, Event, Trainer
+        from stackrev.training.events import CheckEvent, Event
+        from stackrev.training.trainer import Trainer
 
         space = space_of(self.base)
         config = self._apply({name: work.suggest(_asking(name, space[name])) for name in self.over})

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import override
 
-from stackrev.config import Between, Initialisation, Settings, TrainingConfig, setting
+from stackrev.config import Between, Initialisation, Settings, setting
 from stackrev.tasks import REVERSAL, vocabulary
+from stackrev.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from stackrev.kernels.cpu.stream import Stream

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from stackrev.config import READER, Setting, Settings, TrainingConfig, from_dict, settings
+from stackrev.config import READER, Setting, Settings, from_dict, settings
 from stackrev.errors import ConfigError
 from stackrev.kinds import KINDS, kind_of
 from stackrev.kinds.base import BaselineConfig, ModelConfig
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.tasks.data import DataConfig, read_data, task_of, with_task
+from stackrev.training_config import TrainingConfig
 
 VERSION = 2
 """Version 1 of a stored configuration had every kind's settings in each model, and one name for two widths."""

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
-from stackrev.config import Between, TrainingConfig, setting
+from stackrev.config import Between, setting
 from stackrev.kinds.base import Kind
 from stackrev.kinds.memory_lstm import REMEMBERING, MemoryLSTMConfig, open_stream
+from stackrev.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,9 @@ from typing import Literal
 
 from typing_extensions import override
 
-from stackrev.config import TrainingConfig, setting
+from stackrev.config import setting
 from stackrev.kinds.base import BaselineConfig, Kind, Shapes
+from stackrev.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stackrev.config import TrainingConfig, setting
+from stackrev.config import setting
 from stackrev.kinds.base import Kind
 from stackrev.kinds.memory_lstm import MemoryLSTMConfig, open_stream
+from stackrev.training_config import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,6 +111,14 @@ class Reverser(nn.Module, Generic[State]):
         """The matrices that carry state from step to step."""
         raise NotImplementedError
 
+    def symbol_weights(self) -> list[Tensor]:
+        """The matrices that have a row for each symbol that is read, [V, ...]."""
+        raise NotImplementedError
+
+    def cell_weights(self) -> list[nn.Parameter]:
+        """The weights and biases of the recurrent cells, the encoder's and the decoder's."""
+        return [each for name, each in self.named_parameters() if name.startswith(("encoder.", "decoder."))]
+
     def controllers(self) -> Controllers | None:
         """What bounds for strings of every length need (see `structures/bounds.py`); None if there are none for it."""
         return None

@@ -17,7 +17,7 @@ def resolve_device(name: str, kind: str) -> torch.device:
     than to compute. For other models it is CUDA where there is one.
 
     Args:
-        name: One of `config.Device`.
+        name: One of `training_config.Device`.
         kind: The kind of the model that is to run there.
 
     Raises:

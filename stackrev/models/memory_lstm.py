@@ -208,6 +208,10 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
     def recurrent_weights(self) -> list[nn.Parameter]:
         return [*self.encoder.recurrent, *self.decoder.recurrent]
 
+    @override
+    def symbol_weights(self) -> list[Tensor]:
+        return [self.encoder.symbols, self.decoder.symbols]
+
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | None) -> None:
         config, count, size = self.config, 2 * self.config.ends, self.config.hidden_size

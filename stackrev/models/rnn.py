@@ -50,6 +50,10 @@ class RNNReverser(Reverser[Tensor]):
     def recurrent_weights(self) -> list[nn.Parameter]:
         return recurrent(self.encoder) + recurrent(self.decoder)
 
+    @override
+    def symbol_weights(self) -> list[Tensor]:
+        return [self.embedding.weight]
+
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator | None) -> None:
         """Torch's own initial values, or "tuned" ones.

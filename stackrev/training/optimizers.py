@@ -14,7 +14,7 @@ from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
-from stackrev.config import TrainingConfig
+from stackrev.training_config import TrainingConfig
 
 _STATE = {
     "adam": ("step", "exp_avg", "exp_avg_sq"),
@@ -140,6 +140,13 @@ def soft_threshold(parameters: Iterable[Tensor], threshold: float) -> None:
     """
     for each in parameters:
         each.copy_(torch.nn.functional.softshrink(each, threshold))
+
+
+@torch.no_grad()
+def grow(parameters: Iterable[Tensor], share: float) -> None:
+    """Make every number larger by a share of itself."""
+    for each in parameters:
+        each.mul_(1 + share)
 
 
 def rate_of(training: TrainingConfig, batch: int) -> float:

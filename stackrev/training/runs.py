@@ -34,8 +34,9 @@ from stackrev.storage.locks import Lock
 from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import held_out
 from stackrev.training import state as states
+from stackrev.training.events import CheckEvent, Event, OnEvent
 from stackrev.training.state import STATE, State
-from stackrev.training.trainer import CheckEvent, Event, OnEvent, Trainer
+from stackrev.training.trainer import Trainer
 
 SAVE_SECONDS = 60.0
 """How long a run may go on without a save, where its checks are further apart."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -29,8 +29,9 @@ from stackrev.readout import read_out_loss
 from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
-from stackrev.training.optimizers import Optimizer, rate_of, soft_threshold
-from stackrev.training.state import is_right, summary
+from stackrev.training.events import BatchEvent, CheckEvent, OnEvent
+from stackrev.training.optimizers import Optimizer, grow, rate_of, soft_threshold
+from stackrev.training.state import is_right
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
@@ -38,68 +39,6 @@ sets: a run is solved by them, and it ends by them."""
 
 BOUND_NORM = 0.3
 """What the bounds' gradient is clipped to, where the optimizer does not divide a gradient by its usual size."""
-
-
-@dataclass(frozen=True)
-class BatchEvent:
-    """One batch has been learned from.
-
-    Attributes:
-        batch: How many batches have been, this one included.
-        loss: Its mean cross-entropy, in nats a symbol.
-        gradient_norm: The norm of its gradient before clipping.
-        closing: How near the run is to a proof, if it settles for one.
-    """
-
-    batch: int
-    loss: float
-    gradient_norm: float
-    closing: Closing | None = None
-
-
-@dataclass(frozen=True)
-class CheckEvent:
-    """The held-out sets have been scored: a line of the history.
-
-    Attributes:
-        batch: After how many batches.
-        loss: The mean loss of the batches since the last check, in nats a symbol.
-        learning_rate: The rate of the last batch.
-        validation: Scores on lengths that are trained on.
-        test: Scores on longer strings.
-        seconds: Time spent so far, checks included.
-        closing: How near the run is to a proof, if it settles for one.
-    """
-
-    batch: int
-    loss: float
-    learning_rate: float
-    validation: Scores
-    test: Scores
-    seconds: float
-    closing: Closing | None = None
-
-    @property
-    def perfect(self) -> bool:
-        """Whether every held-out string is reversed exactly."""
-        return self.validation.perfect and self.test.perfect
-
-    def to_dict(self) -> dict[str, Any]:
-        """The line of the history."""
-        closing = {} if self.closing is None else {"closing": self.closing.to_dict()}
-        return {
-            "batch": self.batch,
-            "loss": self.loss,
-            "learning_rate": self.learning_rate,
-            "validation": summary(self.validation),
-            "test": summary(self.test),
-            "seconds": round(self.seconds, 3),
-            **closing,
-        }
-
-
-Event = BatchEvent | CheckEvent
-OnEvent = Callable[[Event], object]
 
 
 @dataclass
@@ -251,8 +190,10 @@ class Trainer:
             ) from None
 
     def learning_rate(self, batch: int) -> float:
-        """The learning rate of a batch, counted from 0."""
-        return rate_of(self.config.training, batch)
+        """The learning rate of a batch, counted from 0, as far as it is known when the run is solved."""
+        training, solved = self.config.training, self.progress.solved_batch
+        factor = training.settle_rate if solved is not None and batch >= solved else 1.0
+        return rate_of(training, batch) * factor
 
     @property
     def _settled(self) -> int | None:
@@ -293,22 +234,8 @@ class Trainer:
             self.model.train()
         self.optimizer.zero_grad()
         settling = progress.solved_batch is not None
-        loss, loss_at_one = read_out_loss(
-            self.model.hidden(batch, generator=self._generators["noise"]),
-            batch.target,
-            batch.target_steps,
-            self.model.read_out_weights,
-            temperature=training.settle_temperature if settling or self._sharpening else 1.0,
-        )
-        closing = None
-        if settling and self._settling is not None:
-            bound, closing = self._settling.loss()
-            if self.optimizer.rescales:
-                loss = loss + bound
-            else:  # bounds have a gradient far larger than the data's, which is followed as it is
-                bound.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, BOUND_NORM)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with self._noise_on_symbols():
+            loss_at_one, closing = self._backward(batch, settling=settling)
         norm = torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, training.clip_norm)
         measured, gradient_norm = float(loss_at_one), float(norm)
         if not (math.isfinite(measured) and math.isfinite(gradient_norm)):
@@ -316,6 +243,8 @@ class Trainer:
                 f"the loss is no longer finite at batch {progress.batch + 1}", hint="try a lower --learning-rate"
             )
         self.optimizer.step()
+        if training.settle_growth and settling:
+            grow(self.model.cell_weights(), training.settle_growth)
         if training.recurrent_l1 and settling:
             fall = training.recurrent_l1 * self.optimizer.rate / training.learning_rate
             soft_threshold(self.model.recurrent_weights(), fall)
@@ -327,6 +256,44 @@ class Trainer:
         if closing is not None:
             closing = self._try_to_close(closing)
         return BatchEvent(progress.batch, measured, gradient_norm, closing)
+
+    def _backward(self, batch: Batch, *, settling: bool) -> tuple[Tensor, Closing | None]:
+        """The gradient of a batch's loss; that loss without a temperature, and the bounds if they are part of it."""
+        loss, loss_at_one = read_out_loss(
+            self.model.hidden(batch, generator=self._generators["noise"]),
+            batch.target,
+            batch.target_steps,
+            self.model.read_out_weights,
+            temperature=self.config.training.settle_temperature if settling or self._sharpening else 1.0,
+        )
+        closing = None
+        if settling and self._settling is not None:
+            bound, closing = self._settling.loss()
+            if self.optimizer.rescales:
+                loss = loss + bound
+            else:  # bounds have a gradient far larger than the data's, which is followed as it is
+                bound.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(self.optimizer.parameters, BOUND_NORM)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss_at_one, closing
+
+    @contextmanager
+    def _noise_on_symbols(self) -> Iterator[None]:
+        """Within it the weights of symbols are noisy, if they are to be by now; once they grow, so does the noise."""
+        training, progress = self.config.training, self.progress
+        longest, solved = progress.longest, progress.solved_batch
+        if not training.symbol_noise or (longest is not None and longest < self.config.data.lengths.maximum):
+            yield
+            return
+        grown = 1.0 if solved is None else (1 + training.settle_growth) ** (progress.batch - solved)
+        deviation = training.symbol_noise * grown
+        weights = [each.detach() for each in self.model.symbol_weights()]
+        quiet = [each.clone() for each in weights]
+        for each in weights:
+            each += deviation * torch.randn(each.shape, generator=self._generators["noise"]).to(each.device)
+        yield
+        for each, before in zip(weights, quiet, strict=True):
+            each.copy_(before)
 
     def _try_to_close(self, closing: Closing) -> Closing:
         """Try whether the bounds close, if it is time to; what is known then, given the last batch's bounds."""
@@ -354,6 +321,8 @@ class Trainer:
         if longest is not None:
             longest = max(longest - longest % self.task.length_step, self.task.shortest)
             lengths = LengthRange(minimum=min(lengths.minimum, longest), maximum=min(lengths.maximum, longest))
+        least = math.ceil(training.least_share * lengths.maximum)
+        lengths = LengthRange(minimum=max(lengths.minimum, least), maximum=lengths.maximum)
         return sample_batch(
             lengths,
             training.batch_size,

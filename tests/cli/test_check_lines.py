@@ -10,7 +10,7 @@ from stackrev.cli.check_lines import CheckLines
 from stackrev.evaluation.scoring import Scores
 from stackrev.tasks.data import DataConfig
 from stackrev.training.certified import Closing
-from stackrev.training.trainer import CheckEvent
+from stackrev.training.events import CheckEvent
 
 SCORES = Scores(correct=(10_000, 10_001), lengths=(10_000, 10_000))
 """Whose coarse accuracy is 0.5, and fine accuracy 0.99995."""

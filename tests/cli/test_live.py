@@ -12,13 +12,15 @@ from handmade import handmade_reverser
 from shapes import shape_of
 
 from stackrev.cli import live
-from stackrev.config import LengthRange, TrainingConfig
+from stackrev.config import LengthRange
 from stackrev.evaluation.capabilities import CanTrace
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.tasks.data import DataConfig
 from stackrev.tasks.vocabulary import ASCII
-from stackrev.training.trainer import BatchEvent, Trainer
+from stackrev.training.events import BatchEvent
+from stackrev.training.trainer import Trainer
+from stackrev.training_config import TrainingConfig
 
 TINY = DataConfig(
     lengths=LengthRange(minimum=1, maximum=4), test_lengths=LengthRange(minimum=5, maximum=6), held_out_samples=5

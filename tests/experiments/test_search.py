@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from stackrev.config import LengthRange, TrainingConfig
+from stackrev.config import LengthRange
 from stackrev.errors import ConfigError, MissingExtraError, StudyError
 from stackrev.experiments.search import Search, space_of
 from stackrev.kinds.config import Config
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.tasks.data import DataConfig
+from stackrev.training_config import TrainingConfig
 
 needs_optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="needs the extra 'search'")
 

@@ -12,7 +12,6 @@ import regex
 
 import stackrev
 from stackrev import kernels
-from stackrev.config import TrainingConfig
 from stackrev.errors import ConfigError, DataError, ModelNotFoundError, VocabularyError
 from stackrev.kinds.config import Config
 from stackrev.kinds.lstm import LSTMConfig
@@ -20,6 +19,7 @@ from stackrev.models import build
 from stackrev.models.texts import DEFAULT
 from stackrev.storage import names
 from stackrev.tasks.data import DataConfig
+from stackrev.training_config import TrainingConfig
 
 
 @pytest.mark.parametrize("text", ["hello", "", "$A string|", "Füße, 日本語, 👩‍👩‍👧!", "a\r\nb"])

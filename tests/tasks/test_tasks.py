@@ -13,7 +13,7 @@ import torch
 from shapes import shape_of
 
 from stackrev import cli
-from stackrev.config import LengthRange, TrainingConfig, settings
+from stackrev.config import LengthRange, settings
 from stackrev.errors import ConfigError, DataError
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.scoring import score
@@ -28,6 +28,7 @@ from stackrev.tasks.data import DataConfig
 from stackrev.tasks.strings import sample_strings
 from stackrev.tasks.vocabulary import Vocabulary
 from stackrev.training.trainer import Trainer
+from stackrev.training_config import TrainingConfig
 
 
 class Thirds(Task):

@@ -13,7 +13,7 @@ from handmade import handmade_reverser
 from shapes import shape_of
 from torch import Tensor
 
-from stackrev.config import LengthRange, TrainingConfig
+from stackrev.config import LengthRange
 from stackrev.errors import TrainingError
 from stackrev.evaluation.certificate.proof import prove
 from stackrev.evaluation.scoring import score
@@ -24,7 +24,9 @@ from stackrev.tasks.data import DataConfig
 from stackrev.training import certified
 from stackrev.training import trainer as training
 from stackrev.training.certified import Closing, Settling, close
-from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, train
+from stackrev.training.events import BatchEvent, CheckEvent, Event
+from stackrev.training.trainer import Trainer, train
+from stackrev.training_config import TrainingConfig
 
 DATA = DataConfig(
     lengths=LengthRange(minimum=2, maximum=5), test_lengths=LengthRange(minimum=6, maximum=8), held_out_samples=6

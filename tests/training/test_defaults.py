@@ -11,7 +11,7 @@ import pytest
 import torch
 from shapes import shape_of
 
-from stackrev.config import LengthRange, TrainingConfig
+from stackrev.config import LengthRange
 from stackrev.evaluation.decoding import greedy
 from stackrev.evaluation.scoring import score
 from stackrev.evaluation.traces import trace
@@ -22,6 +22,7 @@ from stackrev.storage import checkpoints
 from stackrev.tasks.data import DataConfig
 from stackrev.tasks.strings import sample_strings
 from stackrev.training.trainer import train
+from stackrev.training_config import TrainingConfig
 
 
 @contextlib.contextmanager

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from stackrev.errors import TrainingError
 from stackrev.evaluation.scoring import Scores
+from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
 from stackrev.models import load
 from stackrev.tasks import REVERSAL
 from stackrev.training import trainer as training
+from stackrev.training.events import BatchEvent, CheckEvent, Event
 from stackrev.training.runs import Run
-from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, train
+from stackrev.training.trainer import Trainer, train
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
@@ -237,6 +239,41 @@ def test_recurrent_weights_are_penalised_once_a_run_is_solved() -> None:
         before = weights(plain)[name]
         shrunk = torch.where(before.abs() > fall, before - fall * before.sign(), 0.0)
         torch.testing.assert_close(parameter.detach(), shrunk if id(parameter) in recurrent else before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weights_of_the_cells_grow_once_a_run_is_solved(kind: str) -> None:
+    def learn(solved: int | None, **changes: Any) -> Trainer:
+        trainer = Trainer(tiny(kind, batches=1, **changes))
+        trainer.progress.solved_batch = solved
+        trainer.run()
+        return trainer
+
+    plain, early, late = learn(0), learn(None, settle_growth=0.5), learn(0, settle_growth=0.5)
+    assert_same(weights(early), weights(plain))
+    for name, each in weights(late).items():
+        cell = name.startswith(("encoder.", "decoder."))
+        torch.testing.assert_close(each, weights(plain)[name] * (1.5 if cell else 1.0))
+
+
+def test_the_noise_on_symbols_grows_with_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(tiny(batches=3, symbol_noise=0.1, settle_growth=1.0, settle_batches=None))
+    trainer.progress.solved_batch = 0
+    monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+    noise = []
+    for batch in range(3):
+        trainer.progress.batch, before = batch, weights(trainer)
+        with trainer._noise_on_symbols():
+            noise.append((weights(trainer)["encoder.symbols"] - before["encoder.symbols"]).std())
+        assert_same(weights(trainer), before)
+    assert [float(each / noise[0]) for each in noise] == pytest.approx([1, 2, 4], rel=0.1)
+
+
+def test_a_solved_run_can_go_on_at_another_rate() -> None:
+    trainer = Trainer(tiny(batches=4, settle_rate=0.25))
+    assert [trainer.learning_rate(batch) for batch in range(4)] == [0.1] * 4
+    trainer.progress.solved_batch = 2
+    assert [trainer.learning_rate(batch) for batch in range(4)] == [0.1, 0.1, 0.025, 0.025]
 
 
 def test_a_solved_run_is_trained_with_cooler_logits() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from stackrev.config import TrainingConfig
 from stackrev.training.optimizers import Optimizer, soft_threshold
+from stackrev.training_config import TrainingConfig
 
 THEIRS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,

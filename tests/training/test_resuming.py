@@ -16,7 +16,8 @@ from torch import Tensor
 from stackrev.errors import TrainingError
 from stackrev.kinds import KINDS
 from stackrev.kinds.config import Config
-from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, train
+from stackrev.training.events import BatchEvent, CheckEvent, Event
+from stackrev.training.trainer import Trainer, train
 
 
 def snapshot(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:

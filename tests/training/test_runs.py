@@ -12,7 +12,7 @@ import pytest
 import torch
 from shapes import shape_of
 
-from stackrev.config import LengthRange, TrainingConfig
+from stackrev.config import LengthRange
 from stackrev.errors import CheckpointError, TrainingError
 from stackrev.evaluation.scoring import symbols_of
 from stackrev.kinds.config import Config
@@ -22,8 +22,10 @@ from stackrev.tasks.batches import held_out
 from stackrev.tasks.data import DataConfig
 from stackrev.training import runs
 from stackrev.training import state as states
+from stackrev.training.events import BatchEvent
 from stackrev.training.runs import Run
-from stackrev.training.trainer import BatchEvent, Trainer
+from stackrev.training.trainer import Trainer
+from stackrev.training_config import TrainingConfig
 
 
 def tiny(kind: str = "stack-lstm", **training) -> Config:

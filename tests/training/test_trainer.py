@@ -22,7 +22,8 @@ from stackrev.tasks import TASKS
 from stackrev.tasks.batches import Batch
 from stackrev.tasks.data import DataConfig
 from stackrev.training import trainer as training
-from stackrev.training.trainer import BatchEvent, CheckEvent, Event, Trainer, train
+from stackrev.training.events import BatchEvent, CheckEvent, Event
+from stackrev.training.trainer import Trainer, train
 
 # --- The course of a run
 
@@ -288,6 +289,47 @@ def test_a_curriculum_keeps_to_lengths_that_sources_have(
     shortest, step = TASKS[task].shortest, TASKS[task].length_step
     assert drawn[0] == max(start // step * step, shortest)
     assert (drawn[-1] >= 8) == learning
+
+
+@pytest.mark.parametrize(("start", "least"), [(None, 4), (1, 1), (5, 4)])
+def test_short_strings_can_be_left_out(start: int | None, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = record_batches(monkeypatch)
+    train(tiny(curriculum_start=start, curriculum_loss=1e-6, least_share=0.7, batch_size=60))
+    assert {int(each.steps[-1]) - 1 for each in batches} == {least}
+
+
+# --- Noise on the weights of symbols
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weights_of_symbols_are_noisy_for_a_batch_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def learn(**changes: Any) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        trainer, seen = Trainer(tiny(kind, batches=2, **changes)), []
+        hidden = trainer.model.hidden
+
+        def watched(*arguments: Any, **options: Any) -> Tensor:
+            if trainer.model.training:
+                seen.append(weights(trainer))
+            return hidden(*arguments, **options)
+
+        monkeypatch.setattr(trainer.model, "hidden", watched)
+        monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+        trainer.run()
+        return seen, weights(trainer)
+
+    (quiet, _), after = learn()
+    assert_same(quiet, after)
+    (first, second), after = learn(symbol_noise=0.5)
+    assert_same(quiet, after)
+    noisy = {name for name, each in first.items() if not torch.equal(each, quiet[name])}
+    assert noisy == {name for name in quiet if name.endswith(("symbols", "embedding.weight"))}
+    for name in noisy:
+        assert not torch.equal(first[name], second[name])
+        assert float((first[name] - quiet[name]).std()) == pytest.approx(0.5, rel=0.1)
+    (twice, _), _ = learn(symbol_noise=0.5, curriculum_start=99)
+    assert_same(first, twice)
+    (short, _), _ = learn(symbol_noise=0.5, curriculum_start=1, curriculum_loss=1e-6)
+    assert_same(short, quiet)
 
 
 # --- Devices

@@ -11,10 +11,12 @@ import torch
 from shapes import shape_of
 from torch import Tensor
 
-from stackrev.config import LengthRange, TrainingConfig
+from stackrev.config import LengthRange
 from stackrev.kinds.config import Config
 from stackrev.tasks.data import DataConfig
-from stackrev.training.trainer import Event, Trainer
+from stackrev.training.events import Event
+from stackrev.training.trainer import Trainer
+from stackrev.training_config import TrainingConfig
 
 DATA = DataConfig(
     lengths=LengthRange(minimum=2, maximum=5), test_lengths=LengthRange(minimum=6, maximum=8), held_out_samples=6

@@ -54,3 +54,7 @@ class GRUReverser(Reverser[Tensor]):
     @override
     def recurrent_weights(self) -> list[nn.Parameter]:
         return recurrent(self.encoder) + recurrent(self.decoder)
+
+    @override
+    def symbol_weights(self) -> list[Tensor]:
+        return [self.embedding.weight]

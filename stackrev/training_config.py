@@ -1,0 +1,103 @@
+"""How a model is trained, as a frozen configuration. Imports no torch; see `config.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from stackrev.config import Between, Settings, setting
+from stackrev.errors import ConfigError
+
+Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
+Schedule = Literal["constant", "cosine", "linear", "step"]
+Settle = Literal["none", "plain", "certified"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Settings):
+    """How a model is trained.
+
+    A *check* scores the held-out sets every `check_every` batches: 100 strings of each, and all where that matters. A
+    run is *solved* at its first check with coarse accuracy 1 on validation and test. Then it settles, as `settle` says,
+    and ends at the first check from then on that is right, or after `batches`:
+
+    - "none": at once.
+    - "plain": `settle_batches` later (never, if None).
+    - "certified": `settle_batches` later at the earliest, as soon as bounds that hold for strings of every length
+      close; until then they are part of the loss (see `training/certified.py`).
+      A run of a task that no proof is about goes on as with "plain".
+    - A run that was solved, and is wrong in the end, is given the weights with which everything was last found right.
+
+    Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
+    that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:
+    after each of its steps the absolute weights fall by so much, to 0 at the least (and by less where the schedule has
+    lowered the learning rate).
+
+    Where the last few strings take long to be right, dividing the logits helps before the run is solved too: with
+    `sharpen_from` below 1 it begins at the first check with at least that coarse accuracy on both sets.
+
+    Three more make an LSTM's gates nearly 0 or 1, so that what it keeps and counts over many steps is right on strings
+    of any length. `symbol_noise` is the standard deviation of noise on the weights of symbols (those by which a symbol
+    adds to the gates' pre-activations), drawn for each batch once strings are as long as they get: noise on weights, as
+    of Jim et al. (1996), but on these alone. `settle_growth` is by how much all weights and biases of the cells grow
+    with each batch once the run is solved: an LSTM with saturated gates is a machine with counters (Merrill et al.
+    2020). The noise grows as they do. The optimizer has to keep up, for which the learning rate is multiplied with
+    `settle_rate` then.
+
+    With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch whose loss
+    is below `curriculum_loss`. With `least_share`, none is shorter than that share of the longest allowed by then.
+    """
+
+    seed: int = setting(0, "Decides initial weights, batches and noise.", low=0, high=2**63 - 1)
+    batches: int = setting(1000, "How many batches to train for at most.", low=1, high=10**9, resumable=True)
+    batch_size: int = setting(50, "Strings in a batch.", low=1, high=100_000)
+    mixed_lengths: bool = setting(True, "Whether lengths differ in a batch.")
+    curriculum_start: int | None = setting(
+        8, "Begin with strings at most so long; none for no curriculum.", low=1, high=10**9
+    )
+    curriculum_loss: float = setting(1.0, "Allow one symbol more after a batch with a lower loss.", above=0, high=100)
+    least_share: float = setting(0.0, "Leave out strings shorter than this share of the longest.", low=0, high=1)
+    optimizer: Optimizer = setting("adam", "The optimiser.", search=("adam", "adamw", "rmsprop", "sgd"))
+    learning_rate: float = setting(8e-3, "The learning rate.", above=0, high=100, search=Between(1e-4, 1e-1, log=True))
+    weight_decay: float = setting(0.0, "The optimiser's weight decay.", low=0, high=100)
+    momentum: float = setting(0.0, "The momentum of sgd and rmsprop.", low=0, below=1)
+    schedule: Schedule = setting("constant", "How the learning rate falls.")
+    warmup_batches: int = setting(0, "Over how many batches it first rises.", low=0)
+    clip_norm: float = setting(
+        1.0, "The largest norm of a gradient; inf for any.", above=0, range_note="inf turns clipping off"
+    )
+    recurrent_l1: float = setting(
+        0.001, "By how much recurrent weights shrink after each batch, once solved.", low=0, high=100
+    )
+    symbol_noise: float = setting(0.0, "Noise on what symbols add to the gates, in training.", low=0, high=100)
+    check_every: int = setting(50, "Batches between two checks on held-out strings.", low=1, high=10**9, resumable=True)
+    settle: Settle = setting(
+        "plain", "How to go on once solved; certified: until it is provably right at every length."
+    )
+    settle_batches: int | None = setting(
+        100,
+        "Batches to train on once all held-out strings are right; none to do all batches.",
+        low=0,
+        high=10**9,
+        resumable=True,
+    )
+    settle_growth: float = setting(0.0, "By how much cells' weights grow a batch, once solved.", low=0, high=1)
+    settle_rate: float = setting(1.0, "What the learning rate is multiplied with, once solved.", above=0, high=100)
+    settle_temperature: float = setting(3.0, "What the loss divides the logits by, once solved.", above=0, high=100)
+    sharpen_from: float = setting(
+        1.0, "Divide the logits already from this share of held-out strings right.", low=0, high=1
+    )
+    device: Device = setting(
+        "auto", "Where to compute; auto is the CPU for what has compiled kernels, else a GPU if any.", resumable=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.momentum == 0.0 or self.optimizer in ("sgd", "rmsprop"), "momentum goes with sgd or rmsprop")
+        _require(self.warmup_batches <= self.batches, "warmup_batches must be between 0 and batches")
