@@ -46,9 +46,9 @@ class TrainingConfig(Settings):
     of any length. `symbol_noise` is the standard deviation of noise on the weights of symbols (those by which a symbol
     adds to the gates' pre-activations), drawn for each batch once strings are as long as they get: noise on weights, as
     of Jim et al. (1996), but on these alone. `settle_growth` is by how much all weights and biases of the cells grow
-    with each batch once the run is solved: an LSTM with saturated gates is a machine with counters (Merrill et al.
-    2020). The noise grows as they do. The optimizer has to keep up, for which the learning rate is multiplied with
-    `settle_rate` then.
+    with each of the `settle_batches`: an LSTM with saturated gates is a machine with counters (Merrill et al. 2020).
+    The noise grows as they do, and ends with them. So that the optimizer finds an end, the learning rate falls linearly
+    to a share of `settle_rate` over the `settle_batches`.
 
     With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch whose loss
     is below `curriculum_loss`. With `least_share`, none is shorter than that share of the longest allowed by then.
@@ -87,8 +87,8 @@ class TrainingConfig(Settings):
         high=10**9,
         resumable=True,
     )
-    settle_growth: float = setting(0.0, "By how much cells' weights grow a batch, once solved.", low=0, high=1)
-    settle_rate: float = setting(1.0, "What the learning rate is multiplied with, once solved.", above=0, high=100)
+    settle_growth: float = setting(0.0, "By how much cells' weights grow with each batch to settle.", low=0, high=1)
+    settle_rate: float = setting(1.0, "To what share the learning rate falls while the run settles.", above=0, high=1)
     settle_temperature: float = setting(3.0, "What the loss divides the logits by, once solved.", above=0, high=100)
     sharpen_from: float = setting(
         1.0, "Divide the logits already from this share of held-out strings right.", low=0, high=1

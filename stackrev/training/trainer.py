@@ -192,8 +192,11 @@ class Trainer:
     def learning_rate(self, batch: int) -> float:
         """The learning rate of a batch, counted from 0, as far as it is known when the run is solved."""
         training, solved = self.config.training, self.progress.solved_batch
-        factor = training.settle_rate if solved is not None and batch >= solved else 1.0
-        return rate_of(training, batch) * factor
+        rate, settle = rate_of(training, batch), training.settle_batches
+        if solved is None or settle is None or batch < solved:
+            return rate
+        done = min(1.0, (batch - solved) / max(1, settle))
+        return rate * (1 - done * (1 - training.settle_rate))
 
     @property
     def _settled(self) -> int | None:
@@ -204,6 +207,13 @@ class Trainer:
         if training.settle_batches is None:
             return None
         return self._settling.closed_batch if self._settling else progress.solved_batch + training.settle_batches
+
+    @property
+    def _growing(self) -> int | None:
+        """For how many batches the weights of the cells have grown, this one included; None if they grow no longer."""
+        progress, settle = self.progress, self.config.training.settle_batches
+        batches = 0 if progress.solved_batch is None else progress.batch + 1 - progress.solved_batch
+        return batches if settle is None or batches <= settle else None
 
     @property
     def _sharpening(self) -> bool:
@@ -243,7 +253,7 @@ class Trainer:
                 f"the loss is no longer finite at batch {progress.batch + 1}", hint="try a lower --learning-rate"
             )
         self.optimizer.step()
-        if training.settle_growth and settling:
+        if training.settle_growth and self._growing:
             grow(self.model.cell_weights(), training.settle_growth)
         if training.recurrent_l1 and settling:
             fall = training.recurrent_l1 * self.optimizer.rate / training.learning_rate
@@ -279,14 +289,13 @@ class Trainer:
 
     @contextmanager
     def _noise_on_symbols(self) -> Iterator[None]:
-        """Within it the weights of symbols are noisy, if they are to be by now; once they grow, so does the noise."""
-        training, progress = self.config.training, self.progress
-        longest, solved = progress.longest, progress.solved_batch
-        if not training.symbol_noise or (longest is not None and longest < self.config.data.lengths.maximum):
+        """Within it the weights of symbols are noisy, if they are to be: from the curriculum's end until settled."""
+        training, longest, growing = self.config.training, self.progress.longest, self._growing
+        begun = longest is None or longest >= self.config.data.lengths.maximum
+        if not (training.symbol_noise and begun) or growing is None:
             yield
             return
-        grown = 1.0 if solved is None else (1 + training.settle_growth) ** (progress.batch - solved)
-        deviation = training.symbol_noise * grown
+        deviation = training.symbol_noise * (1 + training.settle_growth) ** growing
         weights = [each.detach() for each in self.model.symbol_weights()]
         quiet = [each.clone() for each in weights]
         for each in weights:
