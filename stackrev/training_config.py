@@ -47,8 +47,8 @@ class TrainingConfig(Settings):
     adds to the gates' pre-activations), drawn for each batch once strings are as long as they get: noise on weights, as
     of Jim et al. (1996), but on these alone. `settle_growth` is by how much all weights and biases of the cells grow
     with each of the `settle_batches`: an LSTM with saturated gates is a machine with counters (Merrill et al. 2020).
-    The noise grows as they do, and ends with them. So that the optimizer finds an end, the learning rate falls linearly
-    to a share of `settle_rate` over the `settle_batches`.
+    The noise grows as they do, and the run ends with them, right or not. So that the optimizer finds an end, the
+    learning rate falls linearly to a share of `settle_rate` over the `settle_batches`.
 
     With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch whose loss
     is below `curriculum_loss`. With `least_share`, none is shorter than that share of the longest allowed by then.

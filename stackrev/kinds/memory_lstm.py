@@ -25,15 +25,15 @@ REMEMBERING = {
     "symbol_noise": 0.5,
     "batches": 5000,
     "recurrent_l1": 0.0,
-    "settle_batches": 800,
-    "settle_growth": 0.00075,
+    "settle_batches": 500,
+    "settle_growth": 0.001,
     "settle_rate": 0.1,
 }
 """Settings by which a queue or a deque learns SVO to SOV, where the LSTMs have to keep a verb and to count clauses.
 
 Nothing is to be read ahead there, so pushes begin at once. Forgetting little, and beginning with sentences of 16 words
 at most, they learn to keep the verb. Long sentences have more clauses in each other. Noise on symbols, and weights that
-nearly double once the run is solved, make the LSTMs count more clauses rightly than sentences of training have. An L1
+grow by two thirds once the run is solved, let the LSTMs count more clauses than sentences of training have. An L1
 penalty on the recurrent weights would take away what they count with.
 """
 

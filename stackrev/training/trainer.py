@@ -114,12 +114,17 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether the run has had all its batches, or has settled and got everything right at its last check."""
+        """Whether the run has had all its batches, or has settled and got everything right at its last check.
+
+        Where the cells' weights have grown it ends in any case: as it is, nothing of what follows would mend it.
+        """
         progress = self.progress
         if progress.batch >= self.config.training.batches:
             return True
         last = progress.history[-1] if progress.history else None
-        return last is not None and is_right(last) and last["batch"] == progress.batch >= self.end
+        if last is None or not last["batch"] == progress.batch >= self.end:
+            return False
+        return is_right(last) or (progress.solved_batch is not None and self.config.training.settle_growth > 0)
 
     @property
     def spoiled(self) -> bool:
@@ -347,7 +352,8 @@ class Trainer:
         start = time.perf_counter()
         validation, test = self.scores(CHECK_SAMPLES)
         right, last = validation.perfect and test.perfect, progress.batch >= self.config.training.batches
-        if last or (right and (progress.solved_batch is None or progress.batch >= self.end)):
+        whole = progress.solved_batch is None or progress.batch >= self.end or self.config.training.settle_growth > 0
+        if last or (right and whole):
             validation, test = self.scores()
             if validation.perfect and test.perfect:
                 self._right = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}

@@ -120,6 +120,16 @@ def test_a_run_settles(
     assert (trainer.progress.solved_batch, trainer.progress.batch) == (solved, end)
 
 
+@pytest.mark.parametrize("last", [Y, N])
+def test_a_run_whose_weights_grow_ends_as_it_is(last: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = script(monkeypatch, [N, Y, Y, N, last])
+    trainer = train(tiny(batches=30, settle_batches=7, settle_growth=0.01))
+    assert (trainer.progress.solved_batch, trainer.progress.batch) == (6, 13)
+    assert trainer.spoiled == (last == N)
+    few, everything = [FEW, FEW], [FEW, FEW, ALL, ALL]  # all wherever it is right: these weights are the best so far
+    assert sizes == [few, everything, everything, few, everything if last == Y else few]
+
+
 def test_the_last_batch_is_checked_whatever_went_before(monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, [N, Y] + [N] * 8)
     trainer = train(tiny(batches=20, settle_batches=4))
