@@ -36,19 +36,21 @@ class TrainingConfig(Settings):
 
     Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
     that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:
-    after each of its steps the absolute weights fall by so much, to 0 at the least (and by less where the schedule has
-    lowered the learning rate).
+    after each of its steps the absolute weights fall by so much, to 0 at the least (and by less where the learning
+    rate has fallen).
 
     Where the last few strings take long to be right, dividing the logits helps before the run is solved too: with
     `sharpen_from` below 1 it begins at the first check with at least that coarse accuracy on both sets.
 
-    Three more make an LSTM's gates nearly 0 or 1, so that what it keeps and counts over many steps is right on strings
-    of any length. `symbol_noise` is the standard deviation of noise on the weights of symbols (those by which a symbol
-    adds to the gates' pre-activations), drawn for each batch once strings are as long as they get: noise on weights, as
-    of Jim et al. (1996), but on these alone. `settle_growth` is by how much all weights and biases of the cells grow
-    with each of the `settle_batches`: an LSTM with saturated gates is a machine with counters (Merrill et al. 2020).
-    The noise grows as they do, and the run ends with them, right or not. So that the optimizer finds an end, the
-    learning rate falls linearly to a share of `settle_rate` over the `settle_batches`.
+    Three more drive an LSTM's gates towards 0 and 1, so that what it keeps and counts over many steps stays right on
+    much longer strings. `symbol_noise` is the standard deviation of noise on the weights of symbols: those by which a
+    symbol adds to the gates' pre-activations, or in the LSTM and the RNN its embedding. It is drawn anew for each
+    batch, from when the curriculum has reached the longest strings until the run has settled (noise on weights is that
+    of Jim et al. 1996). `settle_growth` is by what share all weights and biases of the cells grow after each of the
+    `settle_batches`, and the noise on them: an LSTM with saturated gates is a machine with counters (Merrill et al.
+    2020). Such a run ends with these batches even if it is wrong then, unless it settles for a proof. So that training
+    comes to rest, the learning rate falls linearly to a share of `settle_rate` over the `settle_batches` (if there is a
+    number of them).
 
     With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch whose loss
     is below `curriculum_loss`. With `least_share`, none is shorter than that share of the longest allowed by then.
@@ -61,7 +63,9 @@ class TrainingConfig(Settings):
     curriculum_start: int | None = setting(
         8, "Begin with strings at most so long; none for no curriculum.", low=1, high=10**9
     )
-    curriculum_loss: float = setting(1.0, "Allow one symbol more after a batch with a lower loss.", above=0, high=100)
+    curriculum_loss: float = setting(
+        1.0, "Allow one symbol more after each batch with a loss below this.", above=0, high=100
+    )
     least_share: float = setting(0.0, "Leave out strings shorter than this share of the longest.", low=0, high=1)
     optimizer: Optimizer = setting("adam", "The optimiser.", search=("adam", "adamw", "rmsprop", "sgd"))
     learning_rate: float = setting(8e-3, "The learning rate.", above=0, high=100, search=Between(1e-4, 1e-1, log=True))
@@ -96,6 +100,11 @@ class TrainingConfig(Settings):
     device: Device = setting(
         "auto", "Where to compute; auto is the CPU for what has compiled kernels, else a GPU if any.", resumable=True
     )
+
+    @property
+    def settles_by_number(self) -> bool:
+        """Whether what a batch does while the run settles depends on how many `settle_batches` there are."""
+        return self.settle_rate < 1 or self.settle_growth > 0 or self.symbol_noise > 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,10 @@ from stackrev.tasks.pairs import Pairs
 _ORDER = ("model", "training", "data")  # of the sections on a help page
 
 _HEADINGS = {"training": "Training", "model": MODEL, "data": "Data"}
-_SETTLING = ("settle", "settle_batches", "settle_temperature", "sharpen_from", "recurrent_l1")
+_SETTLING = (
+    *("settle", "settle_batches", "settle_temperature", "settle_growth", "settle_rate"),
+    *("sharpen_from", "recurrent_l1"),
+)
 
 Kind = Annotated[
     str | None,

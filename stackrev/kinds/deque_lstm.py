@@ -76,7 +76,7 @@ DEQUE_LSTM = Kind(
     task="copy",
     tasks={
         "svo-sov": {**REMEMBERING, "stack_width": 32, "decoder_pop_bias": -8.0},
-        "gender": {"decoder_pop_bias": -8.0, "push_delay": 3, "symbol_noise": 0.15},
+        "gender": {"decoder_pop_bias": -8.0, "push_delay": 3, "symbol_noise": 0.15, "batches": 6000},
     },
     open_stream=open_stream,
 )

@@ -31,8 +31,9 @@ REMEMBERING = {
 }
 """Settings by which a queue or a deque learns SVO to SOV, where the LSTMs have to keep a verb and to count clauses.
 
-Nothing is to be read ahead there, so pushes begin at once. Forgetting little, and beginning with sentences of 16 words
-at most, they learn to keep the verb. Long sentences have more clauses in each other. Noise on symbols, and weights that
+Nothing is to be read ahead there, so pushes begin at once. LSTMs that forget little, and begin with sentences of 16
+words at most, learn to keep the verb. Short sentences are left out later, because longer ones have clauses nested more
+deeply. Noise on symbols, and weights that
 grow by two thirds once the run is solved, let the LSTMs count more clauses than sentences of training have. An L1
 penalty on the recurrent weights would take away what they count with.
 """

@@ -382,7 +382,7 @@ def _changes(trainer: Trainer, config: Config) -> list[Change]:
         # A learning rate that falls with the share of the batches done has fallen by another schedule; and a run that
         # was solved at the check after its last batch would not have been checked there.
         "batches": ours.training.schedule == "constant" and solved % ours.training.check_every == 0,
-        "settle_batches": True,
+        "settle_batches": not (trainer.progress.solved_batch is not None and ours.training.settles_by_number),
         # At which checks a run is right decides when it begins to settle.
         "check_every": False,
         "device": len({resolve_device(each.training.device, each.model.kind) for each in (ours, theirs)}) == 1,

@@ -1,7 +1,7 @@
 """Training, as a sequence of batches and checks that can stop between any two batches and resume bit for bit.
 
 A run's weights depend on its configuration alone. Three generators, seeded from `training.seed`, draw initial weights,
-batches and gate noise, so that a change in one does not shift the others.
+batches and noise, so that a change in one does not shift the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from stackrev.training.state import is_right
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
-sets: a run is solved by them, and it ends by them."""
+sets: a run is solved by them, and it ends by them; while weights grow, those of every right check may be its last."""
 
 BOUND_NORM = 0.3
 """What the bounds' gradient is clipped to, where the optimizer does not divide a gradient by its usual size."""
@@ -116,7 +116,7 @@ class Trainer:
     def done(self) -> bool:
         """Whether the run has had all its batches, or has settled and got everything right at its last check.
 
-        Where the cells' weights have grown it ends in any case: as it is, nothing of what follows would mend it.
+        A run whose cells' weights have grown ends then even if it is wrong: it comes to the weights last found right.
         """
         progress = self.progress
         if progress.batch >= self.config.training.batches:
@@ -195,7 +195,7 @@ class Trainer:
             ) from None
 
     def learning_rate(self, batch: int) -> float:
-        """The learning rate of a batch, counted from 0, as far as it is known when the run is solved."""
+        """The learning rate of a batch, counted from 0. It falls from `solved_batch` on if `settle_rate` is below 1."""
         training, solved = self.config.training, self.progress.solved_batch
         rate, settle = rate_of(training, batch), training.settle_batches
         if solved is None or settle is None or batch < solved:
@@ -215,7 +215,7 @@ class Trainer:
 
     @property
     def _growing(self) -> int | None:
-        """For how many batches the weights of the cells have grown, this one included; None if they grow no longer."""
+        """How often the cells' weights have grown when this batch is done; None if they grow no longer."""
         progress, settle = self.progress, self.config.training.settle_batches
         batches = 0 if progress.solved_batch is None else progress.batch + 1 - progress.solved_batch
         return batches if settle is None or batches <= settle else None
@@ -273,7 +273,10 @@ class Trainer:
         return BatchEvent(progress.batch, measured, gradient_norm, closing)
 
     def _backward(self, batch: Batch, *, settling: bool) -> tuple[Tensor, Closing | None]:
-        """The gradient of a batch's loss; that loss without a temperature, and the bounds if they are part of it."""
+        """The gradient of a batch's loss; that loss without a temperature, and the bounds if they are part of it.
+
+        The bounds are those of the weights as they are, with noise on symbols if there is any.
+        """
         loss, loss_at_one = read_out_loss(
             self.model.hidden(batch, generator=self._generators["noise"]),
             batch.target,
@@ -300,14 +303,18 @@ class Trainer:
         if not (training.symbol_noise and begun) or growing is None:
             yield
             return
-        deviation = training.symbol_noise * (1 + training.settle_growth) ** growing
-        weights = [each.detach() for each in self.model.symbol_weights()]
-        quiet = [each.clone() for each in weights]
-        for each in weights:
-            each += deviation * torch.randn(each.shape, generator=self._generators["noise"]).to(each.device)
-        yield
-        for each, before in zip(weights, quiet, strict=True):
-            each.copy_(before)
+        deviation, grown = training.symbol_noise, (1 + training.settle_growth) ** growing
+        cells = {id(each) for each in self.model.cell_weights()}
+        weights = self.model.symbol_weights()
+        quiet = [each.detach().clone() for each in weights]
+        try:
+            for each in weights:
+                drawn = torch.randn(each.shape, generator=self._generators["noise"]).to(each.device)
+                each.detach().add_((deviation * grown if id(each) in cells else deviation) * drawn)
+            yield
+        finally:
+            for each, before in zip(weights, quiet, strict=True):
+                each.detach().copy_(before)
 
     def _try_to_close(self, closing: Closing) -> Closing:
         """Try whether the bounds close, if it is time to; what is known then, given the last batch's bounds."""
@@ -335,7 +342,8 @@ class Trainer:
         if longest is not None:
             longest = max(longest - longest % self.task.length_step, self.task.shortest)
             lengths = LengthRange(minimum=min(lengths.minimum, longest), maximum=min(lengths.maximum, longest))
-        least = math.ceil(training.least_share * lengths.maximum)
+        least = math.ceil(training.least_share * lengths.maximum - 1e-9)  # 0.07 of 100 is 7.000000000000001
+        least -= least % self.task.length_step
         lengths = LengthRange(minimum=max(lengths.minimum, least), maximum=lengths.maximum)
         return sample_batch(
             lengths,

@@ -130,6 +130,22 @@ def test_a_run_whose_weights_grow_ends_as_it_is(last: Answer, monkeypatch: pytes
     assert sizes == [few, everything, everything, few, everything if last == Y else few]
 
 
+def test_a_run_whose_weights_grow_comes_to_the_weights_that_were_right_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, [N, Y, Y, N, N])
+    trainer, at = Trainer(tiny(batches=30, settle_batches=7, settle_growth=0.01)), {}
+
+    def watch(event: Event) -> None:
+        if isinstance(event, CheckEvent):
+            at[event.batch] = weights(trainer)
+
+    trainer.run(watch)
+    assert not torch.equal(at[6]["encoder.symbols"], at[9]["encoder.symbols"])
+    assert_same(trainer.outcome(), at[9])
+    longer = Trainer(tiny(batches=60, settle_batches=7, settle_growth=0.01))
+    longer.restore(*trainer.state())
+    assert longer.done
+
+
 def test_the_last_batch_is_checked_whatever_went_before(monkeypatch: pytest.MonkeyPatch) -> None:
     script(monkeypatch, [N, Y] + [N] * 8)
     trainer = train(tiny(batches=20, settle_batches=4))
@@ -266,16 +282,27 @@ def test_the_weights_of_the_cells_grow_once_a_run_is_solved(kind: str) -> None:
         torch.testing.assert_close(each, weights(plain)[name] * (1.5 if cell else 1.0))
 
 
-def test_the_noise_on_symbols_grows_with_the_weights() -> None:
-    trainer = Trainer(tiny(symbol_noise=0.1, settle_growth=1.0, settle_batches=3))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_noise_on_symbols_grows_with_their_weights(kind: str) -> None:
+    trainer = Trainer(tiny(kind, symbol_noise=0.1, settle_growth=1.0, settle_batches=3))
+    name = next(name for name in weights(trainer) if name.endswith(("encoder.symbols", "embedding.weight")))
     trainer.progress.solved_batch = 1
     noise = []
     for batch in range(5):
         trainer.progress.batch, before = batch, weights(trainer)
         with trainer._noise_on_symbols():
-            noise.append((weights(trainer)["encoder.symbols"] - before["encoder.symbols"]).std())
+            noise.append((weights(trainer)[name] - before[name]).std())
         assert_same(weights(trainer), before)
-    assert [float(each) for each in noise] == pytest.approx([0.1, 0.2, 0.4, 0.8, 0.0], rel=0.1)
+    grown = [0.1, 0.2, 0.4, 0.8, 0.0] if name == "encoder.symbols" else [0.1] * 4 + [0.0]  # embeddings do not grow
+    assert [float(each) for each in noise] == pytest.approx(grown, rel=0.1)
+
+
+def test_noise_on_symbols_does_not_outlast_an_error() -> None:
+    trainer = Trainer(tiny(symbol_noise=0.1))
+    before = weights(trainer)
+    with pytest.raises(Stop), trainer._noise_on_symbols():
+        raise Stop
+    assert_same(weights(trainer), before)
 
 
 def test_the_rate_can_fall_while_a_run_settles() -> None:
@@ -284,10 +311,10 @@ def test_the_rate_can_fall_while_a_run_settles() -> None:
     trainer.progress.solved_batch = 2
     expected = [0.1, 0.1, 0.1, 0.075, 0.05, 0.025, 0.025, 0.025]
     assert [trainer.learning_rate(batch) for batch in range(8)] == pytest.approx(expected)
-    for settle, share in ((0, 1.0), (3, 1.0), (None, 0.25)):
+    for settle, share, last in ((0, 1.0, 0.1), (3, 1.0, 0.1), (None, 0.25, 0.1), (0, 0.25, 0.025)):
         trainer = Trainer(tiny(batches=8, settle_rate=share, settle_batches=settle))
         trainer.progress.solved_batch = 2
-        assert {trainer.learning_rate(batch) for batch in range(8)} == {0.1}
+        assert [trainer.learning_rate(batch) for batch in (2, 3, 7)] == pytest.approx([0.1, last, last])
 
 
 def test_a_solved_run_is_trained_with_cooler_logits() -> None:

@@ -31,6 +31,22 @@ def uninterrupted(config: Config) -> Trainer:
     return train(config)
 
 
+def test_a_run_whose_weights_grow_goes_on_bit_for_bit() -> None:
+    def started() -> Trainer:
+        trainer = Trainer(tiny(settle_batches=5, settle_growth=0.1, settle_rate=0.5, symbol_noise=0.3))
+        trainer.progress.solved_batch = 1
+        return trainer
+
+    whole, stopped, resumed = started(), started(), started()
+    whole.run()
+    with pytest.raises(Stop):
+        stopped.run(stop_after(3, BatchEvent))
+    resumed.restore(*snapshot(stopped))
+    resumed.run()
+    assert whole.progress.batch == 6
+    assert_same(weights(resumed), weights(whole))
+
+
 @pytest.mark.parametrize("where", [(2, BatchEvent), (3, BatchEvent), (3, CheckEvent), (4, BatchEvent), (7, BatchEvent)])
 @pytest.mark.parametrize(
     "changes",
@@ -40,6 +56,7 @@ def uninterrupted(config: Config) -> Trainer:
         {"optimizer": "sgd"},
         {"optimizer": "rmsprop", "momentum": 0.9, "warmup_batches": 5},
         {"optimizer": "adamw", "weight_decay": 0.1, "curriculum_start": 1, "curriculum_loss": 100.0},
+        {"optimizer": "adam", "symbol_noise": 0.3, "curriculum_start": 3, "curriculum_loss": 100.0, "least_share": 0.6},
     ],
     ids=lambda each: "-".join(map(str, each.values())),
 )

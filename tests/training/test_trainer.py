@@ -298,7 +298,26 @@ def test_short_strings_can_be_left_out(start: int | None, least: int, monkeypatc
     assert {int(each.steps[-1]) - 1 for each in batches} == {least}
 
 
+def test_lengths_that_a_task_does_not_have_are_not_all_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = record_batches(monkeypatch)
+    config = tiny(least_share=1.0, mixed_lengths=False).for_task("bigram-flip")
+    lengths = LengthRange(minimum=8, maximum=9)
+    train(dataclasses.replace(config, data=dataclasses.replace(config.data, lengths=lengths, test_lengths=lengths)))
+    assert {int(each.steps[0]) - 1 for each in batches} == {8}
+
+
 # --- Noise on the weights of symbols
+
+
+def test_nothing_is_drawn_for_noise_that_is_off() -> None:
+    config = tiny(curriculum_start=1, curriculum_loss=1e-6)
+    model = dataclasses.replace(config.model, gate_noise=0.0, string_noise=0.0)
+    for noise in (0.0, 0.5):  # before the end of a curriculum it is off as well
+        noisy = dataclasses.replace(config.training, symbol_noise=noise)
+        trainer = Trainer(dataclasses.replace(config, model=model, training=noisy))
+        before = trainer._generators["noise"].get_state()
+        trainer.run()
+        assert torch.equal(trainer._generators["noise"].get_state(), before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -328,8 +347,9 @@ def test_the_weights_of_symbols_are_noisy_for_a_batch_alone(kind: str, monkeypat
         assert float((first[name] - quiet[name]).std()) == pytest.approx(0.5, rel=0.1)
     (twice, _), _ = learn(symbol_noise=0.5, curriculum_start=99)
     assert_same(first, twice)
-    (short, _), _ = learn(symbol_noise=0.5, curriculum_start=1, curriculum_loss=1e-6)
-    assert_same(short, quiet)
+    short, _ = learn(symbol_noise=0.5, curriculum_start=1, curriculum_loss=1e-6)
+    for each in short:
+        assert_same(each, quiet)
 
 
 # --- Devices
