@@ -23,7 +23,7 @@ REMEMBERING = {
     "curriculum_start": 16,
     "least_share": 0.6,
     "symbol_noise": 0.5,
-    "batches": 5000,
+    "batches": 8000,
     "recurrent_l1": 0.0,
     "settle_batches": 500,
     "settle_growth": 0.001,
