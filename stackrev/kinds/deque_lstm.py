@@ -19,8 +19,7 @@ class DequeLSTMConfig(MemoryLSTMConfig):
 
     `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start shut, so that it is
     one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars it is inclined to pop
-    at the bottom alone: where both ends are popped, words are lost before it has learned where to read. SVO to SOV has
-    less string noise, with which some runs never come to use the memory.
+    at the bottom alone: where both ends are popped, words are lost before it has learned where to read.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"
@@ -75,7 +74,7 @@ DEQUE_LSTM = Kind(
     summary="An LSTM with a differentiable neural deque (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
     tasks={
-        "svo-sov": {**REMEMBERING, "stack_width": 32, "decoder_pop_bias": -8.0, "string_noise": 0.3},
+        "svo-sov": {**REMEMBERING, "stack_width": 32, "decoder_pop_bias": -8.0},
         "gender": {"decoder_pop_bias": -8.0, "push_delay": 3, "symbol_noise": 0.15, "batches": 6000},
     },
     open_stream=open_stream,
