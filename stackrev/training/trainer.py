@@ -35,7 +35,8 @@ from stackrev.training.state import is_right
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
-sets: a run is solved by them, and it ends by them; while weights grow, those of every right check may be its last."""
+sets: a run is solved by them, and it ends by them. While weights grow, every right check does so, because its weights
+may be the last that are right."""
 
 BOUND_NORM = 0.3
 """What the bounds' gradient is clipped to, where the optimizer does not divide a gradient by its usual size."""
