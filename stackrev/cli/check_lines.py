@@ -34,6 +34,7 @@ class Column(NamedTuple):
         return max(len(self.name), len(self.value), _LEAST.get(self.name, 6))
 
 
+_RESTARTS = "starting over: less than half is right"
 _LEAST = {"batch": 7, "boxes": 6}
 
 
@@ -59,8 +60,10 @@ class CheckLines:
         columns = _fitting(self._columns(event, speed), width)
         head, before = _head(columns), self._head
         self._head = head
-        line = _joined([each.value.rjust(each.width) for each in columns])
-        return [line] if head == before else [*head, line]
+        lines = [_joined([each.value.rjust(each.width) for each in columns])]
+        if event.restarts:
+            lines.append(_RESTARTS if width is None or width >= len(_RESTARTS) else _RESTARTS.split(":")[0])
+        return lines if head == before else [*head, *lines]
 
     def _columns(self, event: CheckEvent, speed: float) -> list[Column]:
         found = [Column("", "batch", 0, f"{event.batch:,}"), Column("", "loss", 0, f"{event.loss:.4f}")]

@@ -76,7 +76,14 @@ DEQUE_LSTM = Kind(
     task="copy",
     tasks={
         "svo-sov": {**REMEMBERING, "stack_width": 32, "decoder_pop_bias": -8.0},
-        "gender": {"decoder_pop_bias": -8.0, "push_delay": 3, "symbol_noise": 0.15, "batches": 6000},
+        "gender": {
+            "decoder_pop_bias": -8.0,
+            "push_delay": 3,
+            "symbol_noise": 0.15,
+            "batches": 5000,
+            "restart_batches": 1500,
+            "schedule": "linear",
+        },
     },
     open_stream=open_stream,
 )

@@ -25,6 +25,7 @@ REMEMBERING = {
     "least_share": 0.6,
     "symbol_noise": 0.5,
     "batches": 8000,
+    "restart_batches": 2500,
     "recurrent_l1": 0.0,
     "settle_batches": 500,
     "settle_growth": 0.001,

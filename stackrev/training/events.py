@@ -40,6 +40,7 @@ class CheckEvent:
         test: Scores on longer strings.
         seconds: Time spent so far, checks included.
         closing: How near the run is to a proof, if it settles for one.
+        restarts: Whether too little is right by now, so that the run starts over if it goes on.
     """
 
     batch: int
@@ -49,6 +50,7 @@ class CheckEvent:
     test: Scores
     seconds: float
     closing: Closing | None = None
+    restarts: bool = False
 
     @property
     def perfect(self) -> bool:

@@ -5,7 +5,6 @@ Its constructor imports torch's compiler, which takes longer than half of a trai
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -147,20 +146,3 @@ def grow(parameters: Iterable[Tensor], share: float) -> None:
     """Make every number larger by a share of itself."""
     for each in parameters:
         each.mul_(1 + share)
-
-
-def rate_of(training: TrainingConfig, batch: int) -> float:
-    """The learning rate of a batch, counted from 0, as the schedule has it."""
-    if batch < training.warmup_batches:
-        return training.learning_rate * (batch + 1) / (training.warmup_batches + 1)
-    done = (batch - training.warmup_batches) / max(1, training.batches - training.warmup_batches)
-    match training.schedule:
-        case "constant":
-            factor = 1.0
-        case "linear":
-            factor = 1 - done
-        case "cosine":
-            factor = (1 + math.cos(math.pi * done)) / 2
-        case "step":
-            factor = 0.1 ** int(3 * done)
-    return training.learning_rate * factor

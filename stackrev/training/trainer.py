@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,8 @@ from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.events import BatchEvent, CheckEvent, OnEvent
-from stackrev.training.optimizers import Optimizer, grow, rate_of, soft_threshold
+from stackrev.training.optimizers import Optimizer, grow, soft_threshold
+from stackrev.training.schedules import learning_rate, sharpening, started
 from stackrev.training.state import is_right
 
 CHECK_SAMPLES = 100
@@ -98,6 +99,8 @@ class Trainer:
         self._settling = Settling(self.model) if certified else None
         self.progress = Progress(longest=config.training.curriculum_start)
         self._generators = {"batches": batches, "noise": noise}
+        if config.training.restart_batches is not None:
+            self._generators["weights"] = weights
         self.held_out: HeldOut = held_out(config.data, self.task)
         self._excluded = self.held_out.keys
         self._right: dict[str, Tensor] = {}  # the weights with which all that is held out was last found right
@@ -197,12 +200,7 @@ class Trainer:
 
     def learning_rate(self, batch: int) -> float:
         """The learning rate of a batch, counted from 0. It falls from `solved_batch` on if `settle_rate` is below 1."""
-        training, solved = self.config.training, self.progress.solved_batch
-        rate, settle = rate_of(training, batch), training.settle_batches
-        if solved is None or settle is None or batch < solved:
-            return rate
-        done = min(1.0, (batch - solved) / max(1, settle))
-        return rate * (1 - done * (1 - training.settle_rate))
+        return learning_rate(self.config.training, self.progress.history, self.progress.solved_batch, batch)
 
     @property
     def _settled(self) -> int | None:
@@ -224,9 +222,12 @@ class Trainer:
     @property
     def _sharpening(self) -> bool:
         """Whether the loss divides the logits before the run is solved."""
-        least = self.config.training.sharpen_from
-        sets = ("validation", "test")
-        return least < 1 and any(all(line[each]["coarse"] >= least for each in sets) for line in self.progress.history)
+        return sharpening(self.config.training, self.progress.history)
+
+    @property
+    def _started(self) -> int:
+        """After how many batches the run last started over; 0 if it never did."""
+        return started(self.config.training, self.progress.history)
 
     @property
     def _check_due(self) -> bool:
@@ -244,6 +245,8 @@ class Trainer:
     @torch_defaults()
     def _learn(self) -> BatchEvent:
         training, progress = self.config.training, self.progress
+        if progress.batch and progress.batch == self._started:
+            self._start_over()
         self.optimizer.rate = self.learning_rate(progress.batch)
         batch = self._draw()
         if not self.model.training:
@@ -272,6 +275,12 @@ class Trainer:
         if closing is not None:
             closing = self._try_to_close(closing)
         return BatchEvent(progress.batch, measured, gradient_norm, closing)
+
+    def _start_over(self) -> None:
+        """Draw new weights, and forget all that was learned."""
+        self.model.load_state_dict(build(self.config.model, self._generators["weights"]).state_dict())
+        self.optimizer = Optimizer(self.config.training, self.model)
+        self.progress.longest = self.config.training.curriculum_start
 
     def _backward(self, batch: Batch, *, settling: bool) -> tuple[Tensor, Closing | None]:
         """The gradient of a batch's loss; that loss without a temperature, and the bounds if they are part of it.
@@ -376,7 +385,7 @@ class Trainer:
             self._settling.closed_batch = None
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.history.append(event.to_dict())
-        return event
+        return replace(event, restarts=self._started == progress.batch and not self.done)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -55,6 +55,14 @@ def test_columns_fit_and_the_head_comes_again_when_they_are_others(width, closin
     assert (len(found) == 1) == (found[-1] == wide[-1])
 
 
+def test_a_run_that_starts_over_says_so():
+    lines, event = CheckLines(DataConfig()), dataclasses.replace(check(), restarts=True)
+    assert lines.lines(event, 44.55, None)[-1] == "starting over: less than half is right"
+    assert lines.lines(event, 44.55, 38)[-1] == "starting over: less than half is right"
+    assert lines.lines(event, 44.55, 37)[-1] == "starting over"
+    assert "starting" not in "".join(lines.lines(check(), 44.55, None))
+
+
 def test_in_40_columns_there_are_the_fine_scores_and_the_boxes():
     found = CheckLines(DataConfig()).lines(check(closing=CLOSING), 44.55, 40)
     assert found[:2] == ["                   8-64  65-128   proof", "  batch    loss    fine    fine   boxes"]

@@ -1,0 +1,75 @@
+"""What a run's settings and its history so far decide: when it starts over, and its learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stackrev.training_config import TrainingConfig
+
+PROMISING = 0.5
+"""A run that has got so much of both held-out sets right does not start over."""
+
+
+def least_right(line: Mapping[str, Any]) -> float:
+    """The coarse accuracy on the set with less of it, by a line of the history."""
+    return float(min(line[each]["coarse"] for each in ("validation", "test")))
+
+
+def started(training: TrainingConfig, history: Iterable[Mapping[str, Any]]) -> int:
+    """After how many batches the run last started over, by the checks so far; 0 if it never did."""
+    start = 0
+    if training.restart_batches is None:
+        return start
+    for line in history:
+        if least_right(line) >= PROMISING:
+            break
+        if line["batch"] - start >= training.restart_batches:
+            start = line["batch"]
+    return start
+
+
+def sharpening(training: TrainingConfig, history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the loss divides the logits before the run is solved, by the checks so far."""
+    if training.sharpen_from >= 1:
+        return False
+    start = started(training, history)
+    checks = [line for line in history if line["batch"] > start] if start else history
+    return any(least_right(line) >= training.sharpen_from for line in checks)
+
+
+def learning_rate(
+    training: TrainingConfig, history: Iterable[Mapping[str, Any]], solved: int | None, batch: int
+) -> float:
+    """The learning rate of a batch, counted from 0.
+
+    Args:
+        training: The settings.
+        history: The checks so far.
+        solved: After how many batches the run was solved, if it is. From there on the rate falls if it is to.
+        batch: Which batch.
+    """
+    rate, settle = rate_of(training, batch, started(training, history)), training.settle_batches
+    if solved is None or settle is None or batch < solved:
+        return rate
+    done = min(1.0, (batch - solved) / max(1, settle))
+    return rate * (1 - done * (1 - training.settle_rate))
+
+
+def rate_of(training: TrainingConfig, batch: int, start: int = 0) -> float:
+    """The learning rate of a batch, counted from 0, as the schedule has it for a run that started over at `start`."""
+    batch, batches = batch - start, training.batches - start
+    if batch < training.warmup_batches:
+        return training.learning_rate * (batch + 1) / (training.warmup_batches + 1)
+    done = (batch - training.warmup_batches) / max(1, batches - training.warmup_batches)
+    match training.schedule:
+        case "constant":
+            factor = 1.0
+        case "linear":
+            factor = 1 - done
+        case "cosine":
+            factor = (1 + math.cos(math.pi * done)) / 2
+        case "step":
+            factor = 0.1 ** int(3 * done)
+    return training.learning_rate * factor

@@ -1,0 +1,132 @@
+"""Runs that start over with new weights where hardly anything is right."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import PLAIN, Stop, assert_same, stop_after, timeless, tiny, weights
+
+from stackrev.models import build
+from stackrev.training import trainer as training
+from stackrev.training.events import BatchEvent, CheckEvent, Event
+from stackrev.training.schedules import learning_rate, rate_of, sharpening, started
+from stackrev.training.trainer import Trainer, train
+from stackrev.training_config import TrainingConfig
+
+
+def history(*coarse: tuple[int, float, float]) -> list[dict[str, Any]]:
+    """Checks after so many batches, with so much of the validation and of the test strings right."""
+    return [{"batch": batch, "validation": {"coarse": one}, "test": {"coarse": other}} for batch, one, other in coarse]
+
+
+def restarting(**changes: Any) -> TrainingConfig:
+    return dataclasses.replace(PLAIN, restart_batches=6, **changes)
+
+
+@pytest.mark.parametrize(
+    ("checks", "start"),
+    [
+        ([], 0),
+        ([(3, 0.0, 0.0)], 0),
+        ([(3, 0.0, 0.0), (6, 0.0, 0.0)], 6),
+        ([(3, 0.0, 0.0), (8, 0.0, 0.0), (13, 0.0, 0.0)], 8),
+        ([(3, 0.0, 0.0), (8, 0.0, 0.0), (14, 0.0, 0.0)], 14),
+        ([(6, 0.49, 1.0)], 6),
+        ([(6, 1.0, 0.49)], 6),
+        ([(6, 0.5, 0.5), (12, 0.0, 0.0)], 0),
+        ([(3, 0.5, 0.5), (6, 0.0, 0.0)], 0),
+        ([(6, 0.0, 0.0), (9, 0.6, 0.6), (12, 0.0, 0.0)], 6),
+    ],
+)
+def test_a_run_starts_over_where_less_than_half_is_right(checks: list[tuple[int, float, float]], start: int) -> None:
+    assert started(restarting(), history(*checks)) == start
+    assert started(PLAIN, history(*checks)) == 0
+
+
+def test_the_schedule_starts_over_too() -> None:
+    few = restarting(schedule="linear", learning_rate=1.0, batches=16, warmup_batches=2)
+    rates = [rate_of(few, batch, 6) for batch in range(6, 16)]
+    assert rates == [rate_of(dataclasses.replace(few, batches=10), batch) for batch in range(10)]
+    checks = history((6, 0.0, 0.0))
+    assert [learning_rate(few, checks, None, batch) for batch in range(6, 16)] == rates
+    assert learning_rate(few, [], None, 7) == rate_of(few, 7)
+
+
+def test_what_was_right_before_is_forgotten() -> None:
+    early = restarting(sharpen_from=0.2)
+    checks = history((3, 0.3, 0.3), (6, 0.0, 0.0))
+    assert sharpening(early, checks[:1])
+    assert not sharpening(early, checks)
+    assert sharpening(early, [*checks, *history((9, 0.2, 0.2))])
+
+
+def test_new_weights_are_the_next_that_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+
+    def recorded(*args: Any) -> Any:
+        drawn.append(build(*args))
+        return drawn[-1]
+
+    monkeypatch.setattr(training, "build", recorded)
+    config = tiny(restart_batches=4, batches=12, curriculum_start=3, curriculum_loss=100.0, optimizer="adam")
+    trainer = Trainer(config)
+    events: list[Event] = []
+    with pytest.raises(Stop):
+        trainer.run(lambda event: (events.append(event), stop_after(6, CheckEvent)(event)))
+    assert len(drawn) == 1
+    assert trainer.progress.longest == 5
+    assert [event.restarts for event in events if isinstance(event, CheckEvent)] == [False, True]
+    with pytest.raises(Stop):
+        trainer.run(stop_after(7, BatchEvent))
+    assert len(drawn) == 2
+    assert trainer.progress.longest == 4
+    generator = trainer._generators["weights"]
+    again = Trainer(config)
+    assert_same(weights(again), drawn[2].state_dict())
+    assert not torch.equal(again.model.logits.weight, drawn[1].logits.weight)
+    again._start_over()
+    assert_same(weights(again), drawn[3].state_dict())
+    assert (generator.get_state() == again._generators["weights"].get_state()).all()
+
+
+def test_an_optimizer_starts_over_too() -> None:
+    trainer = Trainer(tiny(restart_batches=4, batches=12, optimizer="adam"))
+    fresh = {name: each.clone() for name, each in trainer.optimizer.state().items()}
+    with pytest.raises(Stop):
+        trainer.run(stop_after(6, CheckEvent))
+    trainer._start_over()
+    assert_same(trainer.optimizer.state(), fresh)
+
+
+@pytest.mark.parametrize("stop", [(6, CheckEvent), (6, BatchEvent), (5, BatchEvent), (7, BatchEvent)])
+def test_a_run_resumes_about_a_restart_bit_for_bit(stop: tuple[int, type[Event]]) -> None:
+    config = tiny(restart_batches=4, batches=14, optimizer="adam", curriculum_start=3)
+    whole, first = train(config), Trainer(config)
+    with pytest.raises(Stop):
+        first.run(stop_after(*stop))
+    second = Trainer(config)
+    second.restore(*first.state())
+    second.run()
+    assert_same(weights(second), weights(whole))
+    assert timeless(second.progress.history) == timeless(whole.progress.history)
+    assert started(config.training, whole.progress.history) == 12
+
+
+def test_a_run_that_ends_keeps_its_weights() -> None:
+    config = tiny(restart_batches=6, batches=6)
+    events: list[Event] = []
+    ended, plain = Trainer(config), train(tiny(batches=6))
+    ended.run(events.append)
+    assert_same(weights(ended), weights(plain))
+    assert isinstance(events[-1], CheckEvent)
+    assert not events[-1].restarts
+
+
+def test_without_restarts_nothing_is_kept_for_them() -> None:
+    tensors, _ = Trainer(tiny()).state()
+    assert "generator.weights" not in tensors
+    tensors, _ = Trainer(tiny(restart_batches=6)).state()
+    assert "generator.weights" in tensors
