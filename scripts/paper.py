@@ -18,6 +18,8 @@ from typing import Any
 from stackrev.experiments import experiment, presets, seeds, tables
 from stackrev.experiments.setting import ExperimentSetting
 from stackrev.kinds import KINDS
+from stackrev.kinds.config import Config
+from stackrev.training import schedules
 
 TASKS = ("copy", "reversal", "bigram-flip", "svo-sov", "gender")
 MODELS = ("lstm", "stack-lstm", "queue-lstm", "deque-lstm")
@@ -81,7 +83,7 @@ def run_cells(out: Path, exact: Mapping[int, int], count: int, *, changes: Mappi
         workers: How many processes.
     """
     for cell in CELLS:
-        config = presets.configure(cell.kind, {**dict(cell.changes), **changes, "task": cell.task})
+        config = _config(cell, **changes)
         asked = {"exact": {str(length): strings for length, strings in exact.items()}}
         experiment.run(
             cell.folder(out),
@@ -98,6 +100,21 @@ def read_cells(out: Path) -> dict[Cell, Sequence[Mapping[str, Any]]]:
     """The results of the cells that a results folder holds."""
     found = {cell: list(seeds.read_seeds(cell.folder(out)).values()) for cell in CELLS}
     return {cell: results for cell, results in found.items() if results}
+
+
+def restarted(cells: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> tuple[int, int]:
+    """How many runs started over, of how many that would if less than half was right."""
+    started = [
+        schedules.started(training, result.get("history", []))
+        for cell, results in cells.items()
+        if (training := _config(cell).training).restart_batches is not None
+        for result in results
+    ]
+    return sum(map(bool, started)), len(started)
+
+
+def _config(cell: Cell, **changes: Any) -> Config:
+    return presets.configure(cell.kind, {**dict(cell.changes), **changes, "task": cell.task})
 
 
 def rows(

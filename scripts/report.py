@@ -254,15 +254,18 @@ def _learns(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _paper(results: Results) -> str:
     rows = paper.rows(results.cells, results.seeds.get("default", []), results.scores)
+    again, of = paper.restarted(results.cells)
     return (
         "Strings of 8-64 symbols are learned and those of 65-128 tested, with the default settings of the model and "
         "the task; every seed from 0 up counts, as many as the table says. A run has learned when every validation and "
-        "test string is right, and scores are those at the end of a run. `stackrev experiment run FOLDER --model "
-        "queue-lstm --set task=bigram-flip --seeds 0-19` makes such a row. Runs that have learned were tried on 20 "
-        "strings of 10,000 symbols and one of 1,000,000, sentences of the two grammars included. The LSTM had 8,000 "
-        "batches, where 12,000 are the default, on a GPU and with another version of torch; on reversal it and the RNN "
-        "are the packaged models. Cells that are not here have not been measured. What a structure cannot do, and why, "
-        f"is in docs/research.md.\n\n{_table(rows)}"
+        "test string is right, and scores are those at the end of a run. By default a run starts over with new weights "
+        "on SVO to SOV, and a deque's on gender, if less than half is right after so many batches "
+        f"(`--restart-batches`): of these {of} runs, {again} did. Batches are those of all starts. "
+        "`stackrev experiment run FOLDER --model queue-lstm --set task=bigram-flip --seeds 0-19` makes such a row. "
+        "Runs that have learned were tried on 20 strings of 10,000 symbols and one of 1,000,000, sentences of the two "
+        "grammars included. The LSTM had 8,000 batches, where 12,000 are the default, on a GPU and with another "
+        "version of torch; on reversal it and the RNN are the packaged models. Cells that are not here have not been "
+        f"measured. What a structure cannot do, and why, is in docs/research.md.\n\n{_table(rows)}"
     )
 
 

@@ -208,6 +208,19 @@ def test_the_papers_cells_are_of_the_settings_that_are_said(report):
     assert {each.name for each in (RESULTS / "paper").iterdir()} <= {f"{c.kind}-{c.task}" for c in report.paper.CELLS}
 
 
+def test_runs_that_started_over_are_counted(report):
+    def run(*batches: int) -> dict[str, Any]:
+        wrong = {"validation": {"coarse": 0.4}, "test": {"coarse": 1.0}}
+        return {"history": [{"batch": batch, **wrong} for batch in batches]}
+
+    gender, copying = report.paper.Cell("deque-lstm", "gender"), report.paper.Cell("deque-lstm", "copy")
+    after = presets.configure("deque-lstm", {"task": "gender"}).training.restart_batches
+    assert after == 1500
+    runs = [run(50, after - 50), run(50, after), run(after, 2 * after), {}]
+    assert report.paper.restarted({gender: runs, copying: runs}) == (2, 4)
+    assert report.paper.restarted({}) == (0, 0)
+
+
 def test_the_rows_of_the_papers_table(report):
     def run(solved: int | None, coarse: float, **exact: tuple[int, int]) -> dict[str, Any]:
         tried = {length: {"exact": right, "samples": of} for length, (right, of) in exact.items()}
