@@ -103,14 +103,14 @@ def read_cells(out: Path) -> dict[Cell, Sequence[Mapping[str, Any]]]:
 
 
 def restarted(cells: Mapping[Cell, Sequence[Mapping[str, Any]]]) -> tuple[int, int]:
-    """How many runs started over, of how many that would if less than half was right."""
-    started = [
-        schedules.started(training, result.get("history", []))
-        for cell, results in cells.items()
-        if (training := _config(cell).training).restart_batches is not None
-        for result in results
-    ]
-    return sum(map(bool, started)), len(started)
+    """How many runs started over, and of how many that were to do so if less than half was right."""
+    starts = []
+    for cell, results in cells.items():
+        training = _config(cell).training
+        if training.restart_batches is not None:  # a run does not start over after its last batch
+            lines = ([line for line in each["history"] if line["batch"] < training.batches] for each in results)
+            starts += [schedules.last_start(training, each) for each in lines]
+    return sum(map(bool, starts)), len(starts)
 
 
 def _config(cell: Cell, **changes: Any) -> Config:

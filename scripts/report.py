@@ -258,9 +258,10 @@ def _paper(results: Results) -> str:
     return (
         "Strings of 8-64 symbols are learned and those of 65-128 tested, with the default settings of the model and "
         "the task; every seed from 0 up counts, as many as the table says. A run has learned when every validation and "
-        "test string is right, and scores are those at the end of a run. By default a run starts over with new weights "
-        "on SVO to SOV, and a deque's on gender, if less than half is right after so many batches "
-        f"(`--restart-batches`): of these {of} runs, {again} did. Batches are those of all starts. "
+        "test string is right, and scores are those at the end of a run. A run of the queue-LSTM or the deque-LSTM "
+        "on SVO to SOV, or of the deque-LSTM on gender, starts over with new weights if no check has found half of "
+        "both held-out sets right after a number of batches (`--restart-batches`). "
+        f"{again} of those {of} runs started over. Batches and seconds count all starts. "
         "`stackrev experiment run FOLDER --model queue-lstm --set task=bigram-flip --seeds 0-19` makes such a row. "
         "Runs that have learned were tried on 20 strings of 10,000 symbols and one of 1,000,000, sentences of the two "
         "grammars included. The LSTM had 8,000 batches, where 12,000 are the default, on a GPU and with another "

@@ -52,9 +52,10 @@ class TrainingConfig(Settings):
     comes to rest, the learning rate falls linearly to a share of `settle_rate` over the `settle_batches` (if there is a
     number of them).
 
-    Some runs come upon a way of working the memory that is wrong for good. With `restart_batches`, a run that has had
-    so many batches and never got half of the strings of both sets right starts over with new weights, as often as that
-    happens: `batches` counts those of all its starts. Its rate follows the schedule from there on.
+    Some runs learn a wrong use of the memory and never leave it. With `restart_batches`, a run starts over with new
+    weights at the first check after so many batches, if no check since its first batch has found half of the strings of
+    both sets right; this may happen several times. `batches` counts all starts. Optimiser and curriculum begin anew,
+    and so do warm-up and schedule, which then span the batches that are left.
 
     With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch whose loss
     is below `curriculum_loss`. With `least_share`, none is shorter than that share of the longest allowed by then.
@@ -70,13 +71,13 @@ class TrainingConfig(Settings):
     curriculum_loss: float = setting(
         1.0, "Allow one symbol more after each batch with a loss below this.", above=0, high=100
     )
+    least_share: float = setting(0.0, "Leave out strings shorter than this share of the longest.", low=0, high=1)
     restart_batches: int | None = setting(
         None,
-        "Start over with new weights where less than half is right after so many batches; none for never.",
+        "Start over with new weights after so many batches if no check found half of both sets right; none for never.",
         low=1,
         high=10**9,
     )
-    least_share: float = setting(0.0, "Leave out strings shorter than this share of the longest.", low=0, high=1)
     optimizer: Optimizer = setting("adam", "The optimiser.", search=("adam", "adamw", "rmsprop", "sgd"))
     learning_rate: float = setting(8e-3, "The learning rate.", above=0, high=100, search=Between(1e-4, 1e-1, log=True))
     weight_decay: float = setting(0.0, "The optimiser's weight decay.", low=0, high=100)

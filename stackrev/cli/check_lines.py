@@ -34,7 +34,7 @@ class Column(NamedTuple):
         return max(len(self.name), len(self.value), _LEAST.get(self.name, 6))
 
 
-_RESTARTS = "starting over: less than half is right"
+_RESTARTS = "starting over: less than half of the strings are right"
 _LEAST = {"batch": 7, "boxes": 6}
 
 

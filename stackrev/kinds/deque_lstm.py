@@ -20,8 +20,9 @@ class DequeLSTMConfig(MemoryLSTMConfig):
     `push_bias` and `pop_bias` are of the gates at the top. In the encoder those at the bottom start shut, so that it is
     one end that learns to be filled; the decoder is inclined to pop at both. For the two grammars it is inclined to pop
     at the bottom alone: where both ends are popped, words are lost before it has learned where to read. For gender,
-    pushes are delayed by three steps: with two, some runs learn all words but the articles and stay there. There the
-    rate falls, because with a constant one some runs have nearly all right and stay there.
+    pushes are delayed by three steps: with two, some runs learn all words but the articles and stay there. The
+    learning rate falls, because with a constant one some runs never get the last few strings right, and a run starts
+    over where less than half is right after 1,500 batches.
     """
 
     memory: ClassVar[Literal["stack", "queue", "deque"]] = "deque"

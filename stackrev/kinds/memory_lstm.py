@@ -37,9 +37,8 @@ Nothing is to be read ahead there, so pushes begin at once. With more noise that
 come to use the memory. LSTMs that forget little, and begin with sentences of 16 words at most, learn to keep the verb.
 Short sentences are left out later, because longer ones have clauses nested more deeply. Noise on symbols, and weights
 that grow by two thirds once the run is solved, while the rate falls nearly to 0, let the LSTMs count more clauses than
-sentences of training have; weights that grow to more than twice their size count fewer. An L1 penalty on the recurrent
-weights would take away what they count with. Now and then a deque loses the first word of a sentence for good, and
-starts over.
+sentences of training have; with weights that have more than doubled, they count fewer. An L1 penalty on the recurrent
+weights would take away what they count with. Some runs of a deque never learn to write the first word, and start over.
 """
 
 

@@ -40,7 +40,7 @@ class CheckEvent:
         test: Scores on longer strings.
         seconds: Time spent so far, checks included.
         closing: How near the run is to a proof, if it settles for one.
-        restarts: Whether too little is right by now, so that the run starts over if it goes on.
+        restarts: Whether the run starts over after this check. It is False at a run's last check.
     """
 
     batch: int

@@ -35,6 +35,7 @@ from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import held_out
 from stackrev.training import state as states
 from stackrev.training.events import CheckEvent, Event, OnEvent
+from stackrev.training.schedules import same_with_more
 from stackrev.training.state import STATE, State
 from stackrev.training.trainer import Trainer
 
@@ -377,12 +378,10 @@ def _changes(trainer: Trainer, config: Config) -> list[Change]:
     ours, theirs = trainer.config, config
     if type(ours.model) is not type(theirs.model):
         return [Change("kind", ours.model.kind, theirs.model.kind, exact=False)]
-    started, solved = trainer.progress.batch > 0, trainer.progress.solved_batch or 0
+    progress, training = trainer.progress, ours.training
     exact = {
-        # A learning rate that falls with the share of the batches done has fallen by another schedule; and a run that
-        # was solved at the check after its last batch would not have been checked there.
-        "batches": ours.training.schedule == "constant" and solved % ours.training.check_every == 0,
-        "settle_batches": not (trainer.progress.solved_batch is not None and ours.training.settles_by_number),
+        "batches": same_with_more(training, progress.history, progress.solved_batch, progress.batch),
+        "settle_batches": not (progress.solved_batch is not None and training.settles_by_number),
         # At which checks a run is right decides when it begins to settle.
         "check_every": False,
         "device": len({resolve_device(each.training.device, each.model.kind) for each in (ours, theirs)}) == 1,
@@ -391,7 +390,7 @@ def _changes(trainer: Trainer, config: Config) -> list[Change]:
     for name, (section, _) in settings_of(ours).items():
         old, new = (getattr(getattr(each, section), name) for each in (ours, theirs))
         if old != new:
-            found.append(Change(name, _plain(old), _plain(new), exact=not started or exact.get(name, False)))
+            found.append(Change(name, _plain(old), _plain(new), exact=not progress.batch or exact.get(name, False)))
     return found
 
 

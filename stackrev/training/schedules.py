@@ -1,4 +1,4 @@
-"""What a run's settings and its history so far decide: when it starts over, and its learning rate."""
+"""What a run's settings and its history decide: when it starts over, when it divides its logits, its learning rate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def least_right(line: Mapping[str, Any]) -> float:
     return float(min(line[each]["coarse"] for each in ("validation", "test")))
 
 
-def started(training: TrainingConfig, history: Iterable[Mapping[str, Any]]) -> int:
+def last_start(training: TrainingConfig, history: Iterable[Mapping[str, Any]]) -> int:
     """After how many batches the run last started over, by the checks so far; 0 if it never did."""
     start = 0
     if training.restart_batches is None:
@@ -34,9 +34,32 @@ def sharpening(training: TrainingConfig, history: Sequence[Mapping[str, Any]]) -
     """Whether the loss divides the logits before the run is solved, by the checks so far."""
     if training.sharpen_from >= 1:
         return False
-    start = started(training, history)
-    checks = [line for line in history if line["batch"] > start] if start else history
-    return any(least_right(line) >= training.sharpen_from for line in checks)
+    start = last_start(training, history)
+    return any(line["batch"] > start and least_right(line) >= training.sharpen_from for line in history)
+
+
+def same_with_more(
+    training: TrainingConfig, history: Sequence[Mapping[str, Any]], solved: int | None, batch: int
+) -> bool:
+    """Whether a run that is given more batches goes on as if it had been given them from the start.
+
+    It does not if its rate has fallen by a schedule that depends on their number. Nor does it if the check after its
+    last batch, which there would not have been, decides something: that the run is solved, divides its logits or starts
+    over.
+
+    Args:
+        training: The settings so far.
+        history: The checks so far.
+        solved: After how many batches the run was solved, if it is.
+        batch: How many batches it has had.
+    """
+    if training.schedule != "constant" or (solved or 0) % training.check_every:
+        return False
+    if batch < training.batches:
+        return True
+    before = history[:-1]
+    undecided = training.restart_batches is not None and all(least_right(line) < PROMISING for line in before)
+    return not undecided and sharpening(training, before) == sharpening(training, history)
 
 
 def learning_rate(
@@ -50,7 +73,8 @@ def learning_rate(
         solved: After how many batches the run was solved, if it is. From there on the rate falls if it is to.
         batch: Which batch.
     """
-    rate, settle = rate_of(training, batch, started(training, history)), training.settle_batches
+    start = last_start(training, (line for line in history if line["batch"] <= batch))
+    rate, settle = rate_of(training, batch, start), training.settle_batches
     if solved is None or settle is None or batch < solved:
         return rate
     done = min(1.0, (batch - solved) / max(1, settle))

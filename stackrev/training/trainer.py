@@ -1,7 +1,7 @@
 """Training, as a sequence of batches and checks that can stop between any two batches and resume bit for bit.
 
-A run's weights depend on its configuration alone. Three generators, seeded from `training.seed`, draw initial weights,
-batches and noise, so that a change in one does not shift the others.
+A run's weights depend on its configuration alone. Three generators, seeded from `training.seed`, draw weights to begin
+with, batches and noise, so that a change in one does not shift the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.events import BatchEvent, CheckEvent, OnEvent
 from stackrev.training.optimizers import Optimizer, grow, soft_threshold
-from stackrev.training.schedules import learning_rate, sharpening, started
+from stackrev.training.schedules import last_start, learning_rate, sharpening
 from stackrev.training.state import is_right
 
 CHECK_SAMPLES = 100
@@ -225,9 +225,9 @@ class Trainer:
         return sharpening(self.config.training, self.progress.history)
 
     @property
-    def _started(self) -> int:
+    def _last_start(self) -> int:
         """After how many batches the run last started over; 0 if it never did."""
-        return started(self.config.training, self.progress.history)
+        return last_start(self.config.training, self.progress.history)
 
     @property
     def _check_due(self) -> bool:
@@ -245,7 +245,7 @@ class Trainer:
     @torch_defaults()
     def _learn(self) -> BatchEvent:
         training, progress = self.config.training, self.progress
-        if progress.batch and progress.batch == self._started:
+        if progress.batch and progress.batch == self._last_start:
             self._start_over()
         self.optimizer.rate = self.learning_rate(progress.batch)
         batch = self._draw()
@@ -385,7 +385,7 @@ class Trainer:
             self._settling.closed_batch = None
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.history.append(event.to_dict())
-        return replace(event, restarts=self._started == progress.batch and not self.done)
+        return replace(event, restarts=self._last_start == progress.batch and not self.done)
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -57,9 +57,9 @@ def test_columns_fit_and_the_head_comes_again_when_they_are_others(width, closin
 
 def test_a_run_that_starts_over_says_so():
     lines, event = CheckLines(DataConfig()), dataclasses.replace(check(), restarts=True)
-    assert lines.lines(event, 44.55, None)[-1] == "starting over: less than half is right"
-    assert lines.lines(event, 44.55, 38)[-1] == "starting over: less than half is right"
-    assert lines.lines(event, 44.55, 37)[-1] == "starting over"
+    assert lines.lines(event, 44.55, None)[-1] == "starting over: less than half of the strings are right"
+    assert lines.lines(event, 44.55, 54)[-1] == "starting over: less than half of the strings are right"
+    assert lines.lines(event, 44.55, 53)[-1] == "starting over"
     assert "starting" not in "".join(lines.lines(check(), 44.55, None))
 
 

@@ -214,10 +214,11 @@ def test_runs_that_started_over_are_counted(report):
         return {"history": [{"batch": batch, **wrong} for batch in batches]}
 
     gender, copying = report.paper.Cell("deque-lstm", "gender"), report.paper.Cell("deque-lstm", "copy")
-    after = presets.configure("deque-lstm", {"task": "gender"}).training.restart_batches
+    training = presets.configure("deque-lstm", {"task": "gender"}).training
+    after = training.restart_batches
     assert after == 1500
-    runs = [run(50, after - 50), run(50, after), run(after, 2 * after), {}]
-    assert report.paper.restarted({gender: runs, copying: runs}) == (2, 4)
+    runs = [run(50, after - 50), run(50, after), run(after, 2 * after), run(training.batches), run()]
+    assert report.paper.restarted({gender: runs, copying: runs}) == (2, 5)
     assert report.paper.restarted({}) == (0, 0)
 
 

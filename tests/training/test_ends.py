@@ -344,7 +344,7 @@ def test_a_solved_run_is_trained_with_cooler_logits() -> None:
 def test_a_run_that_is_nearly_right_is_trained_with_cooler_logits_where_it_is_told(share: float, sharper: bool) -> None:
     def gradients(**changes: Any) -> dict[str, Tensor]:
         trainer = Trainer(tiny(batches=1, clip_norm=math.inf, settle_temperature=4.0, **changes))
-        line = {"batch": 0, "validation": {"coarse": 0.9}, "test": {"coarse": 0.5}}
+        line = {"batch": 1, "validation": {"coarse": 0.9}, "test": {"coarse": 0.5}}
         trainer.progress.history.append(line)
         trainer._learn()
         return {name: each.grad.clone() for name, each in trainer.model.named_parameters()}  # type: ignore[union-attr]
