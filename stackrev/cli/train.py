@@ -111,11 +111,21 @@ def train(
     with out.progress("scoring the saved file", total=total) as advance:
         scores = measure(folder, on_progress=advance)
     out.result(_result(run, scores, proof), lambda: _print_summary(out, run, scores, proof))
+    if start := _last_start(run):
+        out.note(f"the run started over after {start} batches, because less than half of the strings were right")
     if run.trainer.spoiled:
         out.note("settling spoiled the run: its model has the weights with which everything was last found right")
     if run.trainer.progress.solved_batch is None:
         out.note(f"the run ended unsolved: after {run.trainer.progress.batch} batches not every string was right")
         out.hint(_advice(run.config, run.folder))
+
+
+def _last_start(run: Run) -> int:
+    """After how many batches the run last started over; 0 if it never did. After its last batch it does not."""
+    from stackrev.training.schedules import last_start
+
+    progress = run.trainer.progress
+    return last_start(run.config.training, (line for line in progress.history if line["batch"] < progress.batch))
 
 
 def _to_prove(run: Run) -> bool:

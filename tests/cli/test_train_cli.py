@@ -43,6 +43,16 @@ class TestTrain:
         assert told["scores"] == checkpoints.load_config(tmp_path / "run")[1]
         assert told["scores"].keys() == {"1-4", "5-6"}
 
+    def test_that_a_run_started_over_is_said(self, stackrev, tmp_path):
+        train = ("train", *TINY, "--restart-batches", "2", "--output", str(tmp_path / "run"))
+        said = stackrev(*train).err.splitlines()
+        assert said[3] == "starting over: less than half of the strings are right"
+        assert "note: the run started over after 2 batches, because less than half of the strings were right" in said
+        resumed = stackrev("train", "--resume", "--output", str(tmp_path / "run"), "--batches", "6").err
+        assert "bit for bit" in resumed
+        assert "started over after 4 batches" in resumed
+        assert "ed over after" not in stackrev("train", *TINY, "--output", str(tmp_path / "plain")).err
+
     def test_the_folder_has_the_name_of_model_and_seed(self, stackrev, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         stackrev("train", *TINY, "--model", "rnn", "--seed", "7", "--quiet")
