@@ -172,10 +172,10 @@ class Checker:
 
     def __init__(self, folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]["model"]
-        data = (folder / "model.safetensors").read_bytes()
-        stored = load(data)
-        if config["kind"] != "stack-lstm" or any(tensor.dtype != np.float32 for tensor in stored.values()):
-            raise ValueError("it is not a stack-LSTM in float32")
+        stored = load(data := (folder / "model.safetensors").read_bytes())
+        usual = not config.get("cell_stretch") and "cell_stretch" not in stored
+        if not usual or config["kind"] != "stack-lstm" or any(each.dtype != np.float32 for each in stored.values()):
+            raise ValueError("it is not a stack-LSTM in float32 with the LSTM's usual gates")
         weights = {name: tensor.astype(np.float64) for name, tensor in stored.items()}
         with safe_open(folder / "certificate.safetensors", framework="np") as file:
             boxes, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -42,15 +42,20 @@ class TrainingConfig(Settings):
     Where the last few strings take long to be right, dividing the logits helps before the run is solved too: with
     `sharpen_from` below 1 it begins at the first check with at least that coarse accuracy on both sets.
 
-    Three more drive an LSTM's gates towards 0 and 1, so that what it keeps and counts over many steps stays right on
+    Four more drive an LSTM's gates towards 0 and 1, so that what it keeps and counts over many steps stays right on
     much longer strings. `symbol_noise` is the standard deviation of noise on the weights of symbols: those by which a
     symbol adds to the gates' pre-activations, or in the LSTM and the RNN its embedding. It is drawn anew for each
     batch, from when the curriculum has reached the longest strings until the run has settled (noise on weights is that
-    of Jim et al. 1996). `settle_growth` is by what share all weights and biases of the cells grow after each of the
-    `settle_batches`, and the noise on them: an LSTM with saturated gates is a machine with counters (Merrill et al.
-    2020). Such a run ends with these batches even if it is wrong then, unless it settles for a proof. So that training
-    comes to rest, the learning rate falls linearly to a share of `settle_rate` over the `settle_batches` (if there is a
-    number of them).
+    of Jim et al. 1996); `settle_noise` takes its place once the run is solved. `settle_growth` is by what share all
+    weights and biases of the cells grow after each of the `settle_batches`, and the noise on them: an LSTM with
+    saturated gates is a machine with counters (Merrill et al. 2020). Such a run ends with these batches even if it is
+    wrong then, unless it settles for a proof. So that training comes to rest, the learning rate falls linearly to a
+    share of `settle_rate` over the `settle_batches` (if there is a number of them).
+
+    Where the model's `cell_stretch` is above 0, the LSTMs' gates can be 0 and 1 exactly. Where they
+    are, they have no gradient, and runs may take longer to be solved. With `stretch_batches`, the gates are the usual
+    ones until the run is solved, and from there on they are stretched a little more with each of so many batches, or
+    with as many as the run goes on for.
 
     Some runs learn a wrong use of the memory and never leave it. With `restart_batches`, a run starts over with new
     weights at the first check after so many batches, if no check since its first batch has found half of the strings of
@@ -90,6 +95,12 @@ class TrainingConfig(Settings):
     recurrent_l1: float = setting(
         0.001, "By how much recurrent weights shrink after each batch, once solved.", low=0, high=100
     )
+    stretch_batches: int | None = setting(
+        None,
+        "Over how many batches the cells' gates come to be stretched once solved; none to stretch them all along.",
+        low=1,
+        high=10**9,
+    )
     symbol_noise: float = setting(0.0, "Noise on what symbols add to the gates, in training.", low=0, high=100)
     check_every: int = setting(50, "Batches between two checks on held-out strings.", low=1, high=10**9, resumable=True)
     settle: Settle = setting(
@@ -101,6 +112,9 @@ class TrainingConfig(Settings):
         low=0,
         high=10**9,
         resumable=True,
+    )
+    settle_noise: float | None = setting(
+        None, "Noise on symbols while the run settles; none for as much as before.", low=0, high=100
     )
     settle_growth: float = setting(0.0, "By how much cells' weights grow with each batch to settle.", low=0, high=1)
     settle_rate: float = setting(1.0, "To what share the learning rate falls while the run settles.", above=0, high=1)
@@ -115,7 +129,8 @@ class TrainingConfig(Settings):
     @property
     def settles_by_number(self) -> bool:
         """Whether what a batch does while the run settles depends on how many `settle_batches` there are."""
-        return self.settle_rate < 1 or self.settle_growth > 0 or self.symbol_noise > 0
+        noise = self.symbol_noise if self.settle_noise is None else self.settle_noise
+        return self.settle_rate < 1 or self.settle_growth > 0 or noise > 0
 
     def __post_init__(self) -> None:
         super().__post_init__()

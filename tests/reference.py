@@ -127,6 +127,7 @@ def literal_stack_lstm(
     weights: MemoryLSTMWeights,
     *,
     stretch: float,
+    cell_stretch: float = 0.0,
     noise: Tensor | None = None,
 ) -> MemoryLSTMOutput:
     """`stackrev.structures.recurrence.stack_lstm`, one graph node an operation.
@@ -144,9 +145,7 @@ def literal_stack_lstm(
         for layer, matrix in enumerate(weights.recurrent):
             start = inputs[t] if layer == 0 else weights.biases[layer - 1]
             z = start + torch.cat([below, h[layer]], 1) @ matrix
-            i, f, g, o = z.chunk(4, 1)
-            cell = f.sigmoid() * c[layer] + i.sigmoid() * g.tanh()
-            below = o.sigmoid() * cell.tanh()
+            below, cell = lstm_cell(z, c[layer], cell_stretch)
             new_h.append(below)
             new_c.append(cell)
         a = below @ weights.control + weights.control_bias
@@ -177,6 +176,19 @@ def literal_stack_lstm(
     return MemoryLSTMOutput(torch.stack(hidden), torch.stack(pushes), torch.stack(pops), final)
 
 
+def lstm_cell(z: Tensor, c: Tensor, stretch: float) -> tuple[Tensor, Tensor]:
+    """Hidden and cell state [B, H] after a step, from the pre-activations [B, 4H] and the cell state before."""
+    i, f, g, o = z.chunk(4, 1)
+    c = gate(f, stretch) * c + gate(i, stretch) * candidate(g, stretch)
+    return gate(o, stretch) * c.tanh(), c
+
+
+def candidate(a: Tensor, stretch: float) -> Tensor:
+    """clamp((1 + 2e) tanh(a), -1, 1), with derivative 0 where it is -1 or 1."""
+    stretched = (1 + 2 * stretch) * a.tanh()
+    return torch.where(stretched <= -1, 0 * a - 1, torch.where(stretched >= 1, 0 * a + 1, stretched))
+
+
 def gate(a: Tensor, stretch: float) -> Tensor:
     """clamp((1 + 2e) sigmoid(a) - e, 0, 1), with derivative 0 where it is 0 or 1."""
     stretched = (1 + 2 * stretch) * a.sigmoid() - stretch
@@ -191,6 +203,7 @@ def literal_memory_lstm(
     weights: MemoryLSTMWeights,
     *,
     stretch: float,
+    cell_stretch: float = 0.0,
     noise: Tensor,
 ) -> list[Tensor]:
     """`stackrev.structures.recurrence.memory_lstm` on a queue or a deque, row by row, by the paper's equations.
@@ -201,7 +214,8 @@ def literal_memory_lstm(
         before: What has been done to the memory before, as arguments of `paper_queue` or `paper_deque`.
         state: Hidden and cell state [K, B, H], and the read.
         weights: The weights.
-        stretch: e of the stretched gate.
+        stretch: e of the stretched gates of the memory.
+        cell_stretch: e of the LSTM's own gates.
         noise: [T, B, 2] for a queue, [T, B, 4] for a deque.
 
     Returns:
@@ -218,9 +232,9 @@ def literal_memory_lstm(
             below = r
             for layer, matrix in enumerate(weights.recurrent):
                 start = inputs[t, one] if layer == 0 else weights.biases[layer - 1]
-                i, f, g, o = (start + torch.cat([below, h[layer]], 1) @ matrix).chunk(4, 1)
-                c[layer] = f.sigmoid() * c[layer] + i.sigmoid() * g.tanh()
-                below = h[layer] = o.sigmoid() * c[layer].tanh()
+                z = start + torch.cat([below, h[layer]], 1) @ matrix
+                below, c[layer] = lstm_cell(z, c[layer], cell_stretch)
+                h[layer] = below
             a = below @ weights.control + weights.control_bias
             gates = gate(a[:, : 2 * ends] + noise[t, one], stretch).unbind(1)
             controls = [*a[:, 2 * ends :].tanh().chunk(ends, 1), *gates[::2], *gates[1::2]]  # values, pushes, pops

@@ -148,7 +148,10 @@ def _exponent(unit: float) -> int:
 def _reason(proof: Proof | None) -> str:
     """Which condition fails, where and by how much."""
     if proof is None:
-        return "The proof is about networks that push what they read onto a stack, and this one has none."
+        return (
+            "The proof is about networks that push what they read onto a stack, and whose LSTMs' own gates are not "
+            "stretched; this is another."
+        )
     if proof.conditions is None:
         return f"No box of the {proof.missing}'s states was found that every step maps into itself."
     name = proof.conditions.failed[0]

@@ -29,6 +29,7 @@ _ORDER = ("model", "training", "data")  # of the sections on a help page
 _HEADINGS = {"training": "Training", "model": MODEL, "data": "Data"}
 _SETTLING = (
     *("settle", "settle_batches", "settle_temperature", "settle_growth", "settle_rate"),
+    *("settle_noise", "stretch_batches"),
     *("sharpen_from", "recurrent_l1"),
 )
 

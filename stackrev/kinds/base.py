@@ -19,7 +19,7 @@ WIDTHS = (16, 32, 64, 128, 256)
 """The widths that a search tries."""
 
 Shapes = dict[str, tuple[int, ...]]
-"""The shape of each parameter, by its name in the model's `state_dict`."""
+"""The shape of each tensor, by its name in the model's `state_dict`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,18 @@ class ModelConfig(Settings):
         """How many numbers a step reads beside the symbol's own: of an embedding, or of a memory."""
         raise NotImplementedError
 
+    @property
+    def stretches_cells(self) -> bool:
+        """Whether its LSTMs' own gates are stretched, or will be in training; proofs and pages are about others."""
+        return False
+
     def shapes(self) -> Shapes:
-        """The shape of every parameter of the model, without making it."""
+        """The shape of every tensor of the model's `state_dict`, without making it."""
         raise NotImplementedError
+
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """For each tensor whose values are bounded: the least and the greatest."""
+        return {}
 
     def _shared_shapes(self) -> Shapes:
         """The parameters that every kind has: the trained initial state and the read-out."""

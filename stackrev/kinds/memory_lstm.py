@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -52,6 +53,11 @@ class MemoryLSTMConfig(ModelConfig):
     through the same projections, as if they were one network: then an encoder that learns to push teaches the decoder
     to, which reads only what it has just pushed, and about one run in ten never learns.
 
+    `cell_stretch` is the e of the LSTMs' own gates, which are the usual ones where it is 0. Their candidate is
+    `clamp((1 + 2e) tanh(x), -1, 1)`. A cell whose gates are 0 or 1 keeps what it has to the last bit, and one whose
+    candidate is -1, 0 or 1 besides counts exactly, up to 2^24. (`push_delay` supposes usual gates at the start, as with
+    `stretch_batches`. `torch.compile` breaks its graph where such a model's stretch is read.)
+
     `string_noise` is the standard deviation of noise on the gates in training that stays the same for all steps of a
     string, drawn apart for encoder and decoder. It makes every batch try different ways of working the memory: a
     decoder that pushes little and pops much, for some strings, long before the average decoder does, and is rewarded
@@ -82,6 +88,7 @@ class MemoryLSTMConfig(ModelConfig):
     string_noise: float = setting(
         2.0, "Noise on them that stays for a whole string.", low=0, high=100, search=Between(0.0, 4.0)
     )
+    cell_stretch: float = setting(0.0, "How far the LSTMs' own gates reach past 0 and 1.", low=0, high=10)
     shared_controls: bool = setting(False, "Whether encoder and decoder work it alike.")
     push_bias: float = setting(1.5, "The initial bias of the push gate.", low=-100, high=100, search=Between(-3.0, 3.0))
     pop_bias: float = setting(-1.5, "The initial bias of the pop gate.", low=-100, high=100, search=Between(-3.0, 3.0))
@@ -109,6 +116,11 @@ class MemoryLSTMConfig(ModelConfig):
         return self.ends * self.stack_width
 
     @property
+    @override
+    def stretches_cells(self) -> bool:
+        return self.cell_stretch > 0
+
+    @property
     def encoder_biases(self) -> tuple[float, ...]:
         """The initial biases of the encoder's gates, 2E of them: push and pop of each end."""
         return self.push_bias, self.pop_bias
@@ -129,6 +141,8 @@ class MemoryLSTMConfig(ModelConfig):
     def shapes(self) -> Shapes:
         size, read = self.hidden_size, self.input_width
         table: Shapes = {"initial_cell": (self.layers, 1, size)}
+        if self.stretches_cells:
+            table["cell_stretch"] = (1,)
         for cell in ("encoder", "decoder"):
             table[f"{cell}.symbols"] = (self.vocabulary_size, 4 * size)
             for layer in range(self.layers):
@@ -138,6 +152,10 @@ class MemoryLSTMConfig(ModelConfig):
             table[f"{controls}.weight"] = (size, 2 * self.ends + read)
             table[f"{controls}.bias"] = (2 * self.ends + read,)
         return self._shared_shapes() | table
+
+    @override
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        return {"cell_stretch": (0.0, ctypes.c_float(self.cell_stretch).value)} if self.stretches_cells else {}
 
 
 def open_stream(config: MemoryLSTMConfig, weights: Mapping[str, Any]) -> Stream:
@@ -151,4 +169,5 @@ def open_stream(config: MemoryLSTMConfig, weights: Mapping[str, Any]) -> Stream:
         width=config.stack_width,
         layers=config.layers,
         stretch=config.gate_stretch,
+        cell_stretch=memoryview(weights["cell_stretch"]).cast("B").cast("f")[0] if config.stretches_cells else 0.0,
     )

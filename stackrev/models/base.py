@@ -119,6 +119,9 @@ class Reverser(nn.Module, Generic[State]):
         """The weights and biases of the recurrent cells, the encoder's and the decoder's."""
         return [each for name, each in self.named_parameters() if name.startswith(("encoder.", "decoder."))]
 
+    def stretch_cells(self, share: float) -> None:
+        """Stretch the cells' gates by this share of the configuration's `cell_stretch`, if they can be stretched."""
+
     def controllers(self) -> Controllers | None:
         """What bounds for strings of every length need (see `structures/bounds.py`); None if there are none for it."""
         return None

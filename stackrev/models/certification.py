@@ -63,7 +63,7 @@ class Certification:
 
 
 def open_network(folder: Path) -> Network | None:
-    """The network of a checkpoint; None if it is of a kind that no proof is about.
+    """The network of a checkpoint; None if no proof is about such a model.
 
     Raises:
         CheckpointError: The checkpoint is incomplete, damaged or not one of ours.
@@ -74,14 +74,14 @@ def open_network(folder: Path) -> Network | None:
 
 
 def network_of(config: ModelConfig, weights: Mapping[str, npt.NDArray[np.float32]]) -> Network | None:
-    """The network that a model's weights describe; None if it is of a kind that no proof is about.
+    """The network that a model's weights describe; None if no proof is about such a model.
 
     Args:
         config: The model's configuration.
         weights: Every parameter by its name, with its shape.
     """
     place = kind_of(config.kind).network
-    if place is None:
+    if place is None or config.stretches_cells:
         return None
     module, _, name = place.partition(":")
     network: Network = getattr(importlib.import_module(module), name)(config, weights)
@@ -101,7 +101,7 @@ def prove_quickly(network: Network) -> Proof:
 
 
 def prove_model(model: Reverser[Any]) -> Proof | None:
-    """What `prove_quickly` says of a model as it stands; None if it is of a kind that no proof is about."""
+    """What `prove_quickly` says of a model as it stands; None if no proof is about such a model."""
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     network = network_of(model.config, arrays)
     return None if network is None else prove_quickly(network)
@@ -111,7 +111,7 @@ def certify_run(folder: Path) -> Proof | None:
     """Prove the checkpoint of a run that has ended, and keep the certificate beside its weights.
 
     Returns:
-        The proof; None if the model is of a kind that no proof is about.
+        The proof; None if no proof is about such a model.
 
     Raises:
         CheckpointError: The checkpoint is damaged, or the certificate cannot be written.

@@ -64,6 +64,7 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
 
     Attributes:
         structure: The memory, which the class sets.
+        cell_stretch: How far the LSTMs' own gates are stretched now, [1]; None if they never are.
     """
 
     structure: ClassVar[Structure]
@@ -78,6 +79,8 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
             self.decoder_controls = Controls(config)
         self.initial_hidden = nn.Parameter(torch.zeros(config.layers, 1, config.hidden_size))
         self.initial_cell = nn.Parameter(torch.zeros(config.layers, 1, config.hidden_size))
+        self.cell_stretch: Tensor | None
+        self.register_buffer("cell_stretch", torch.full((1,), config.cell_stretch) if config.stretches_cells else None)
         self._initialise(generator)
 
     def initial_state(self, batch: int) -> MemoryLSTMState[S]:
@@ -125,7 +128,9 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
         """Run the encoder or the decoder over ids [T, B]; see `memory_lstm`. In training, the gates are noisy."""
         noise = self._noise(ids, generator) if self.training else None
         inputs, weights = cell.contributions(), self._weights_of(cell)
-        return memory_lstm(inputs, steps, state, weights, stretch=self.config.gate_stretch, noise=noise, ids=ids)
+        cell_stretch = 0.0 if self.cell_stretch is None else float(self.cell_stretch)
+        stretches = {"stretch": self.config.gate_stretch, "cell_stretch": cell_stretch}
+        return memory_lstm(inputs, steps, state, weights, **stretches, noise=noise, ids=ids)
 
     def _weights_of(self, cell: MemoryLSTMCell) -> MemoryLSTMWeights:
         """The weights inside the recurrence of the encoder or the decoder."""
@@ -203,6 +208,12 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
         symbols = torch.full((count,), vocabulary.SEPARATOR, device=reads.device)
         said: list[int] = self.step(symbols, asked)[0].argmax(-1).tolist()
         return said
+
+    @override
+    @torch.no_grad()
+    def stretch_cells(self, share: float) -> None:
+        if self.cell_stretch is not None:
+            self.cell_stretch.fill_(share * self.config.cell_stretch)
 
     @override
     def recurrent_weights(self) -> list[nn.Parameter]:

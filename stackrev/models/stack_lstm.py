@@ -21,8 +21,9 @@ class StackLSTMReverser(MemoryLSTMReverser[StackState]):
 
     @override
     def controllers(self) -> Controllers | None:
-        if not self.config.gate_stretch:
-            return None  # such gates are never quite open or shut
+        # Gates without a stretch are never quite open or shut, and the bounds are about cells that have none.
+        if not self.config.gate_stretch or self.config.stretches_cells:
+            return None
         read, fed = self.encoder.contributions(), self.decoder.contributions()
         symbols = slice(vocabulary.FIRST_SYMBOL, None)
         return Controllers(

@@ -51,7 +51,8 @@ def read(folder: Path, name: str) -> Contents:
 
     Raises:
         CheckpointError: The checkpoint is damaged.
-        ConfigError: No page can run the model: it has no stack, has learned another task, or is too large.
+        ConfigError: No page can run the model: it has no stack, has learned another task, has cells with
+            stretched gates, or is too large.
     """
     description, weights = checkpoints.read(folder)
     config = description.config
@@ -63,6 +64,11 @@ def read(folder: Path, name: str) -> Contents:
     if config.data.task != REVERSAL.name:
         raise ConfigError(
             f"{name} has learned {config.data.task}, not {REVERSAL.name}", hint="stackrev evaluate scores it"
+        )
+    if config.model.stretches_cells:
+        raise ConfigError(
+            f"{name} has LSTMs whose own gates are stretched, and the page runs others alone",
+            hint="stackrev apply --trace shows what it does",
         )
     values = b"".join(bytes(each.data) for each in weights.values())
     if len(values) > LARGEST:

@@ -21,6 +21,7 @@ from stackrev.structures.stack import (
     read_weights,
     read_weights_backward,
 )
+from stackrev.structures.stretched import Stretches, candidate, candidate_slope, gate, gate_slope
 
 
 class State(NamedTuple):
@@ -49,21 +50,21 @@ def _parts(flat: Sequence[Tensor]) -> tuple[State, _Weights]:
 
 
 def recurrence(
-    x: Tensor, lengths: Tensor, stretch: float, noise: Tensor | None, *flat: Tensor
+    x: Tensor, lengths: Tensor, stretches: Stretches, noise: Tensor | None, *flat: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, State]:
     """Run the recurrence.
 
     Args:
         x: [T, B, 4H], the inputs.
         lengths: [B], falling.
-        stretch: e of the stretched gate.
+        stretches: How far the gates are stretched.
         noise: [T, B, 2], or None.
         flat: The seven tensors of the state, then the control matrix and its bias, K recurrent matrices, K - 1 biases.
 
     Returns:
         Hidden states, push, pop, and the state after each row's last step.
     """
-    hidden, push, pop, *state = _Recurrence.apply(x, lengths, stretch, noise, *flat)  # type: ignore[no-untyped-call]
+    hidden, push, pop, *state = _Recurrence.apply(x, lengths, stretches, noise, *flat)  # type: ignore[no-untyped-call]
     return hidden, push, pop, State(*state)
 
 
@@ -91,9 +92,9 @@ class _Forward:
     """The loop over steps: what it updates, and what it leaves behind for the results and for the derivative."""
 
     def __init__(
-        self, x: Tensor, running: list[int], stretch: float, noise: Tensor | None, flat: Sequence[Tensor], saving: bool
+        self, x: Tensor, running: list[int], e: Stretches, noise: Tensor | None, flat: Sequence[Tensor], saving: bool
     ) -> None:
-        self.x, self.running, self.e, self.noise, self.saving = x, running, stretch, noise, saving
+        self.x, self.running, self.e, self.noise, self.saving = x, running, e, noise, saving
         self.initial, self.weights = _parts(flat)
         (steps, batch, _), (layers, _, size) = x.shape, self.initial.hidden.shape
         width, self.below = self.initial.read.shape[1], self.initial.bottoms.shape[0]
@@ -133,7 +134,10 @@ class _Forward:
             bias = self.weights.biases[k - 1] if k else _first(self.x_at[t], n)
             z = torch.addmm(bias, torch.cat([below_h, _first(self.h[k], n)], 1), matrix)
             z_i, z_f, z_g, z_o = z.chunk(4, 1)
-            i, f, g, o = z_i.sigmoid_(), z_f.sigmoid_(), z_g.tanh_(), z_o.sigmoid_()  # in place: z is now activated
+            for each in (z_i, z_f, z_o):  # in place: z is then activated
+                each.copy_(gate(each.sigmoid_(), self.e.cell))
+            z_g.copy_(candidate(z_g.tanh_(), self.e.cell))
+            i, f, g, o = z_i, z_f, z_g, z_o
             c_t = torch.addcmul(f * _first(self.c[k], n), i, g)
             below_h = o * c_t.tanh()
             self.c[k], self.h[k] = _replace(self.c[k], c_t), _replace(self.h[k], below_h)
@@ -147,7 +151,7 @@ class _Forward:
         """Push and pop strength, [n] each; the value goes where it is pushed."""
         a = torch.addmm(self.weights.control_bias, h, self.weights.control)
         squash = a[:, :2].sigmoid() if self.noise is None else (a[:, :2] + self.noise[t, :n]).sigmoid_()
-        gates = ((1 + 2 * self.e) * squash - self.e).clamp_(0, 1)
+        gates = gate(squash, self.e.memory)
         _first(self.squashed_at[t], n).copy_(squash)
         _first(self.gates_at[t], n).copy_(gates)
         self.values[:n, self.below + t] = a[:, 2:].tanh()
@@ -206,7 +210,7 @@ class _Backward:
     """The loop from the last step to the first: gradients of the state after step t, while t falls."""
 
     def __init__(
-        self, x: Tensor, flat: Sequence[Tensor], saved: _Saved, e: float, grads: Sequence[Tensor | None]
+        self, x: Tensor, flat: Sequence[Tensor], saved: _Saved, e: Stretches, grads: Sequence[Tensor | None]
     ) -> None:
         self.initial, self.weights = _parts(flat)
         self.saved = saved
@@ -228,10 +232,11 @@ class _Backward:
         squash = saved.cells.tanh()
         last = torch.cat([self.initial.cell[:, None], saved.cells[:, :-1]], 1)[:, :steps]
         through = o * (1 - squash * squash)  # dh / dc
-        slopes = torch.cat([g * i * (1 - i), last * f * (1 - f), i * (1 - g * g), squash * o * (1 - o)], -1)
+        into_i, into_f, into_o = (gate_slope(*pair, e.cell) for pair in ((g, i), (last, f), (squash, o)))
+        slopes = torch.cat([into_i, into_f, candidate_slope(i, g, e.cell), into_o], -1)
         open_gates = (saved.gates > 0) & (saved.gates < 1)
         v = saved.values[:, self.below :].transpose(0, 1)
-        gate_slopes = (1 + 2 * e) * saved.squashed * (1 - saved.squashed) * open_gates
+        gate_slopes = (1 + 2 * e.memory) * saved.squashed * (1 - saved.squashed) * open_gates
         self.control_slopes_at = torch.cat([gate_slopes, 1 - v * v], -1).unbind()
         self.slopes_at, self.through_at, self.f_at = map(_by_layer, (slopes, through, f))
         # gradients of each step's pre-activations and read
@@ -322,7 +327,7 @@ class _Backward:
 class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, lengths: Tensor, e: float, noise: Tensor | None, *flat: Tensor
+        ctx: Any, x: Tensor, lengths: Tensor, e: Stretches, noise: Tensor | None, *flat: Tensor
     ) -> tuple[Tensor, ...]:
         running = _running(lengths, x.shape[0])
         saving = any(ctx.needs_input_grad)

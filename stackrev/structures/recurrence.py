@@ -13,12 +13,15 @@ holds N elements before the first step:
 One step::
 
     z   = x_t + [r_{t-1}; h_{t-1}] W_1      first layer; above, with h' the layer below's, b + [h'; h_{t-1}] W_k
-    i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)
+    i, f, g, o = sigmoid(z_i), sigmoid(z_f), tanh(z_g), sigmoid(z_o)       but see below
     c_t = f c_{t-1} + i g,   h_t = o tanh(c_t)
     a   = b_a + h_t W_a                     h_t of the top layer
     d   = gate(a_0 + noise_0),   u = gate(a_1 + noise_1),   v = tanh(a_2..)
     r_t, stack = stack_step(stack, v, d, u)       or queue_step, or deque_step
     gate(a) = clamp((1 + 2e) sigmoid(a) - e, 0, 1)
+
+With a cell stretch e above 0, i, f and o are gates of this kind too, and g = clamp((1 + 2e) tanh(z_g), -1, 1). A cell
+can then keep and count exactly: where f is 1 and i is 0 it stays as it is, to the last bit.
 
 The columns of a deque's `a` are push and pop at the top, push and pop at the bottom, the values at the top and at the
 bottom; noise is in the order of the gates.
@@ -43,6 +46,7 @@ from torch import Tensor
 
 from stackrev.kernels import dispatch
 from stackrev.structures import plain_recurrence, stepwise
+from stackrev.structures.stretched import Stretches
 from stackrev.structures.table import MemoryState, structure_of
 
 S = TypeVar("S", bound=MemoryState)
@@ -105,6 +109,7 @@ def memory_lstm(
     weights: MemoryLSTMWeights,
     *,
     stretch: float,
+    cell_stretch: float = 0.0,
     noise: Tensor | None = None,
     ids: Tensor | None = None,
 ) -> MemoryLSTMOutput[S]:
@@ -115,7 +120,8 @@ def memory_lstm(
         lengths: [B] int64 on the CPU, how many steps each row takes, longest first.
         state: The state before the first step.
         weights: The weights inside the recurrence.
-        stretch: e of the stretched gate; 0 is the paper's sigmoid.
+        stretch: e of the stretched gates of the memory; 0 is the paper's sigmoid.
+        cell_stretch: e of the LSTM's own gates; 0 is the usual LSTM.
         noise: [T, B, 2E], added to the gates' pre-activations; none if None.
         ids: [T, B] int64, if steps share their inputs: `inputs` is then a table [V, 4H], of which step t of row b
             takes row ids[t, b].
@@ -124,9 +130,11 @@ def memory_lstm(
         The top layer's hidden states, the gates and the final state.
 
     Raises:
-        ValueError: A shape is wrong, or lengths do not fall.
+        ValueError: A shape is wrong, lengths do not fall, or a stretch is negative.
     """
     check_shapes(inputs, lengths, state, weights, noise, ids)
+    if min(stretch, cell_stretch) < 0:
+        raise ValueError("a stretch is at least 0")
     structure = structure_of(state.memory)
     kernels = dispatch.kernels_for(
         [each for each in (inputs, *state[:3], state.memory.values, *_weights(weights), noise) if each is not None],
@@ -134,13 +142,14 @@ def memory_lstm(
         indices=[lengths] if ids is None else [lengths, ids],
     )
     if kernels is None:
-        return memory_lstm_torch(inputs, lengths, state, weights, stretch=stretch, noise=noise, ids=ids)
+        stretches = {"stretch": stretch, "cell_stretch": cell_stretch}
+        return memory_lstm_torch(inputs, lengths, state, weights, **stretches, noise=noise, ids=ids)
     if ids is not None and not kernels.fits_a_table(inputs, ids):
         inputs, ids = _looked_up(inputs, ids, lengths), None
     flat = *state[:3], *state.memory
     controls = weights.control, weights.control_bias, weights.recurrent, weights.biases
     hidden, push, pop, *final = kernels.recurrence(
-        structure.name, inputs, ids, lengths, noise, stretch, flat, *controls
+        structure.name, inputs, ids, lengths, noise, stretch, cell_stretch, flat, *controls
     )
     return MemoryLSTMOutput(hidden, push, pop, _state(final, state))
 
@@ -158,6 +167,7 @@ def memory_lstm_torch(
     weights: MemoryLSTMWeights,
     *,
     stretch: float,
+    cell_stretch: float = 0.0,
     noise: Tensor | None = None,
     ids: Tensor | None = None,
 ) -> MemoryLSTMOutput[S]:
@@ -166,13 +176,13 @@ def memory_lstm_torch(
     check_lengths(lengths, (inputs if ids is None else ids).shape[0])
     if ids is not None:
         inputs = _looked_up(inputs, ids, lengths)
-    structure = structure_of(state.memory)
+    structure, stretches = structure_of(state.memory), Stretches(stretch, cell_stretch)
     if structure.advance is None:
         flat = *state[:3], *state.memory, *_weights(weights)
-        hidden, push, pop, final = plain_recurrence.recurrence(inputs, lengths, stretch, noise, *flat)
+        hidden, push, pop, final = plain_recurrence.recurrence(inputs, lengths, stretches, noise, *flat)
         return MemoryLSTMOutput(hidden, push, pop, _state(final, state))
     found = stepwise.recurrence(
-        structure, inputs, lengths, stretch, noise, state[:3], state.memory, stepwise.Weights(*weights)
+        structure, inputs, lengths, stretches, noise, state[:3], state.memory, stepwise.Weights(*weights)
     )
     push, pop = (each[..., 0] if structure.ends == 1 else each for each in (found.push, found.pop))
     return MemoryLSTMOutput(found.hidden, push, pop, _state((*found.final, *found.memory), state))

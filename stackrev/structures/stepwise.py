@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from stackrev.structures.base import Positions
+from stackrev.structures.stretched import Stretches, candidate, gate
 from stackrev.structures.table import MemoryState, Structure
 
 _LONG = 512  # elements from which on it pays to look for those that are read
@@ -59,7 +60,7 @@ def recurrence(
     structure: Structure,
     x: Tensor,
     lengths: Tensor,
-    stretch: float,
+    stretches: Stretches,
     noise: Tensor | None,
     state: tuple[Tensor, Tensor, Tensor],
     memory: MemoryState,
@@ -71,13 +72,13 @@ def recurrence(
         structure: Which memory it is.
         x: [T, B, 4H], the inputs.
         lengths: [B], falling.
-        stretch: e of the stretched gate.
+        stretches: How far the gates are stretched.
         noise: [T, B, 2E], or None.
         state: Hidden and cell state [K, B, H], and the read [B, E M].
         memory: The memory before the first step.
         weights: The weights.
     """
-    loop = _Loop(structure, x, state, memory, weights, stretch)
+    loop = _Loop(structure, x, state, memory, weights, stretches)
     for t, n in enumerate((lengths[None, :] > torch.arange(x.shape[0])[:, None]).sum(1).tolist()):
         loop.shrink(n)
         loop.step(x[t, :n], None if noise is None else noise[t, :n])
@@ -130,9 +131,9 @@ class _Loop:
         state: tuple[Tensor, Tensor, Tensor],
         memory: MemoryState,
         weights: Weights,
-        stretch: float,
+        stretches: Stretches,
     ) -> None:
-        self.structure, self.weights, self.e, self.batch = structure, weights, stretch, x.shape[1]
+        self.structure, self.weights, self.e, self.batch = structure, weights, stretches, x.shape[1]
         hidden, cell, read = state
         self.rows = Rows(list(hidden), list(cell), read, Positions(*memory[1:]))
         floats = x, *state, *memory, *weights.recurrent, *weights.biases, weights.control, weights.control_bias
@@ -157,14 +158,15 @@ class _Loop:
         for k, matrix in enumerate(self.weights.recurrent):
             start = self.weights.biases[k - 1] if k else x
             z = torch.addmm(start, torch.cat([below, self.rows.hidden[k]], 1), matrix)
-            i, f, g, o = z.chunk(4, 1)
-            cell.append(torch.addcmul(f.sigmoid() * self.rows.cell[k], i.sigmoid(), g.tanh()))
-            below = o.sigmoid() * cell[k].tanh()
+            z_i, z_f, z_g, z_o = z.chunk(4, 1)
+            i, f, o = (gate(each.sigmoid(), self.e.cell) for each in (z_i, z_f, z_o))
+            cell.append(torch.addcmul(f * self.rows.cell[k], i, candidate(z_g.tanh(), self.e.cell)))
+            below = o * cell[k].tanh()
             hidden.append(below)
         a = torch.addmm(self.weights.control_bias, below, self.weights.control)
         ends, positions = self.structure.ends, self.rows.positions
         before = a[:, : 2 * ends] if noise is None else a[:, : 2 * ends] + noise
-        gates = ((1 + 2 * self.e) * before.sigmoid() - self.e).clamp(0, 1).view(-1, ends, 2)
+        gates = gate(before.sigmoid(), self.e.memory).view(-1, ends, 2)
         self.values.append(a[:, 2 * ends :].tanh().view(len(a), ends, self.values.width).transpose(0, 1))
         assert self.structure.advance is not None
         alphas, positions = self.structure.advance(positions, *gates.to(positions.high.dtype).unbind(2))

@@ -203,7 +203,8 @@ def _bounds_of(model: Reverser[Any], *, exact: bool = False) -> Bounds:
     controllers = model.controllers()
     if controllers is None:
         raise TrainingError(
-            "this model cannot settle for a proof: that takes a stack whose gates reach 0 and 1, by a gate stretch",
+            "this model cannot settle for a proof: that takes a stack whose gates reach 0 and 1, by a gate stretch, "
+            "and LSTMs without a cell stretch",
             hint="use --settle plain",
         )
     return Bounds(controllers.to(torch.float64), exact=True) if exact else Bounds(controllers)

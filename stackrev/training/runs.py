@@ -304,7 +304,7 @@ def certify(folder: Path) -> Proof | None:
     """Prove that the model of a finished run reverses every string, from its file, and keep the certificate there.
 
     Returns:
-        The proof, which may have failed; None if the model is of a kind that no proof is about.
+        The proof, which may have failed; None if no proof is about such a model.
 
     Raises:
         TrainingError: Another process trains in the folder.

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -30,9 +30,10 @@ from stackrev.storage.pairs import open_task
 from stackrev.tasks.batches import Batch, HeldOut, held_out, sample_batch
 from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.events import BatchEvent, CheckEvent, OnEvent
+from stackrev.training.noise import noise_on_symbols
 from stackrev.training.optimizers import Optimizer, grow, soft_threshold
 from stackrev.training.schedules import last_start, learning_rate, sharpening
-from stackrev.training.state import is_right
+from stackrev.training.state import check_ranges, is_right
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
@@ -103,6 +104,7 @@ class Trainer:
             self._generators["weights"] = weights
         self.held_out: HeldOut = held_out(config.data, self.task)
         self._excluded = self.held_out.keys
+        self._stretch_cells()
         self._right: dict[str, Tensor] = {}  # the weights with which all that is held out was last found right
 
     @property
@@ -181,6 +183,7 @@ class Trainer:
             TrainingError: The state is of another run, or incomplete.
         """
         try:
+            check_ranges(tensors, self.config.model)
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
             if right := _named(tensors, "right."):
                 self.model.load_state_dict(right)  # which refuses what does not fit
@@ -247,6 +250,7 @@ class Trainer:
         training, progress = self.config.training, self.progress
         if progress.batch and progress.batch == self._last_start:
             self._start_over()
+        self._stretch_cells()
         self.optimizer.rate = self.learning_rate(progress.batch)
         batch = self._draw()
         if not self.model.training:
@@ -275,6 +279,13 @@ class Trainer:
         if closing is not None:
             closing = self._try_to_close(closing)
         return BatchEvent(progress.batch, measured, gradient_norm, closing)
+
+    def _stretch_cells(self) -> None:
+        """Stretch the cells' gates as far as they are to be in the next batch, if that depends on the batch."""
+        batches, solved = self.config.training.stretch_batches, self.progress.solved_batch
+        if batches is not None:
+            done = 0 if solved is None else self.progress.batch + 1 - solved
+            self.model.stretch_cells(min(1.0, done / batches))
 
     def _start_over(self) -> None:
         """Draw new weights, and forget all that was learned."""
@@ -305,26 +316,15 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss_at_one, closing
 
-    @contextmanager
-    def _noise_on_symbols(self) -> Iterator[None]:
+    def _noise_on_symbols(self) -> AbstractContextManager[None]:
         """Within it the weights of symbols are noisy, if they are to be: from the curriculum's end until settled."""
         training, longest, growing = self.config.training, self.progress.longest, self._growing
-        begun = longest is None or longest >= self.config.data.lengths.maximum
-        if not (training.symbol_noise and begun) or growing is None:
-            yield
-            return
-        deviation, grown = training.symbol_noise, (1 + training.settle_growth) ** growing
-        cells = {id(each) for each in self.model.cell_weights()}
-        weights = self.model.symbol_weights()
-        quiet = [each.detach().clone() for each in weights]
-        try:
-            for each in weights:
-                drawn = torch.randn(each.shape, generator=self._generators["noise"]).to(each.device)
-                each.detach().add_((deviation * grown if id(each) in cells else deviation) * drawn)
-            yield
-        finally:
-            for each, before in zip(weights, quiet, strict=True):
-                each.detach().copy_(before)
+        if growing is None or not (longest is None or longest >= self.config.data.lengths.maximum):
+            return nullcontext()
+        settling = self.progress.solved_batch is not None and training.settle_noise is not None
+        deviation = training.settle_noise if settling else training.symbol_noise
+        grown = (1 + training.settle_growth) ** growing
+        return noise_on_symbols(self.model, deviation or 0.0, grown, self._generators["noise"])
 
     def _try_to_close(self, closing: Closing) -> Closing:
         """Try whether the bounds close, if it is time to; what is known then, given the last batch's bounds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.numpy import load, save
 from stackrev import cli
 from stackrev.errors import CheckpointError
 from stackrev.kinds.config import Config
+from stackrev.models import build
 from stackrev.models.certification import check_stored
 from stackrev.storage import checkpoints
 from stackrev.storage.certificates import CERTIFICATE, read_certificate, write_certificate
@@ -110,6 +112,14 @@ def test_models_without_a_stack_are_shown_to_err(certify, name):
     assert len(found["string"]) <= 64
 
 
+def test_stretched_cells_are_not_what_the_proof_is_about(certify, tmp_path):
+    config = Config(model=dataclasses.replace(CONFIG, cell_stretch=0.1))
+    build(config.model, torch.Generator().manual_seed(0)).save_pretrained(tmp_path, config=config)
+    code, printed = certify(tmp_path)
+    assert code == 1
+    assert "whose LSTMs' own gates are not stretched; this is another." in " ".join(printed.out.split())
+
+
 def test_several_models_fail_if_one_does(certify, folder, tmp_path):
     code, printed = certify(folder, "lstm", "--json")
     assert code == 1
@@ -192,6 +202,15 @@ class TestIndependentChecker:
         done = self.check(folder)
         assert done.returncode == 1
         assert "not proved: " in done.stdout
+
+    def test_it_refuses_stretched_cells(self, folder):
+        path = folder / "config.json"
+        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole["config"]["model"]["cell_stretch"] = 0.1
+        path.write_text(json.dumps(whole), encoding="utf-8")
+        done = self.check(folder)
+        assert done.returncode == 2
+        assert "usual gates" in done.stderr
 
     def test_it_refuses_damage(self, folder):
         path = folder / CERTIFICATE

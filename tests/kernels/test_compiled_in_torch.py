@@ -78,12 +78,12 @@ def test_opcheck(name):
     x, noise, *before, values, bottoms, tops, high, control, bias, one, two, later = floats
     low = None if name == "stack" else bottoms[0].detach().requires_grad_()
     weights = control, bias, [one, two], [later]
-    arguments = x, None, lengths, noise, 0.05, True, *before, values, bottoms, tops, low, high, *weights
+    arguments = x, None, lengths, noise, 0.05, 0.1, True, *before, values, bottoms, tops, low, high, *weights
     torch.library.opcheck(operator.opaque, arguments)
     with torch.no_grad():
         outputs = operator.forward(*arguments)
     given = torch.ones_like(outputs[0]), *(None,) * 7, torch.ones_like(high)
-    fixed = x, None, lengths, 0.05, *before, bottoms, tops, low, high, *weights, list(outputs)
+    fixed = x, None, lengths, 0.05, 0.1, *before, bottoms, tops, low, high, *weights, list(outputs)
     torch.library.opcheck(operator.opaque_backward, (*_detached(fixed), *given))
 
 

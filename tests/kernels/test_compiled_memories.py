@@ -173,6 +173,7 @@ def recurrence_call(name, T, B, M, H, K, *, N=0, dtype=torch.float64, scale=1.0,
         "state": MemoryLSTMState(*first, STATES[name](*memory)),
         "weights": MemoryLSTMWeights(tuple(recurrent), tuple(biases), control, bias),
         "stretch": stretch,
+        "cell_stretch": stretch,
         "noise": noise,
         "ids": ids,
     }

@@ -132,6 +132,27 @@ def test_without_noise():
     assert_same(random_call(7, 3, 5, noise=False), torch.float64)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("e", [1e-6, 0.05, 0.5])
+@pytest.mark.parametrize(("H", "K"), [(6, 1), (16, 2)])
+def test_stretched_cells(H, K, e, dtype):
+    call = random_call(40, 9, 5, H, K, dtype=dtype) | {"cell_stretch": e}
+    with torch.no_grad():
+        call["inputs"] *= 3
+    assert_same(call, dtype)
+
+
+def test_a_stretched_cell_keeps_what_it_has_to_the_last_bit():
+    call = random_call(63, 3, 5, mixed=False, dtype=torch.float32)
+    forgets_nothing = torch.tensor([-20.0, 20.0, 0.0, 0.0]).repeat_interleave(8)
+    with torch.no_grad():
+        call["inputs"] += forgets_nothing
+        call["state"].cell[:] = 0.123456789
+    for function in (memory_lstm, memory_lstm_torch):
+        assert not function(**call).state.cell.equal(call["state"].cell)
+        assert function(**call, cell_stretch=0.05).state.cell.equal(call["state"].cell)
+
+
 @pytest.mark.parametrize("scale", [5.0, 40.0])
 @pytest.mark.parametrize("K", [1, 2])
 def test_saturated_gates(scale, K):
@@ -176,9 +197,10 @@ def test_ids_that_are_none(function):
             function(**call | {"ids": wrong})
 
 
+@pytest.mark.parametrize("cell_stretch", [0.0, 0.1])
 @pytest.mark.parametrize("place", [0, 1])
-def test_what_is_not_a_number_stays_in_sight(place):
-    call = random_call(7, 3, 5, mixed=False)
+def test_what_is_not_a_number_stays_in_sight(place, cell_stretch):
+    call = random_call(7, 3, 5, mixed=False) | {"cell_stretch": cell_stretch}
     with torch.no_grad():
         call["weights"].control_bias[place] = torch.nan
     for function in (memory_lstm, memory_lstm_torch):

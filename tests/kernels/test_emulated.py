@@ -3,6 +3,7 @@
 Only what scripts/emulate.py has prepared is tested: it names a folder in `STACKREV_EMULATED`.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -103,8 +104,8 @@ def structure_alone(name, dtype):
     return lambda plain: alone(name, (PLAIN if plain else COMPILED)[name], controls, state, depth)
 
 
-def recurrence(name, dtype):
-    call, wanted = recurrence_call(name, 20, 53, 9, 13, 2, N=2, dtype=dtype, table=17)
+def recurrence(name, dtype, stretch=0.0):
+    call, wanted = recurrence_call(name, 20, 53, 9, 13, 2, N=2, dtype=dtype, table=17, stretch=stretch)
 
     def results(plain):
         out = memory_lstm(**call)
@@ -122,6 +123,7 @@ def read_out(_, dtype):
 KERNELS = {
     **{f"{name} alone": (structure_alone, name) for name in ENDS},
     **{f"{name} recurrence": (recurrence, name) for name in ENDS},
+    "stretched recurrence": (functools.partial(recurrence, stretch=0.1), "deque"),
     "read-out": (read_out, ""),
 }
 
@@ -144,7 +146,7 @@ def test_a_kernel_and_its_derivative_are_plain_torch_s(remote, what, numbers):
 
 @pytest.fixture(scope="module")
 def model():
-    config = StackLSTMConfig(hidden_size=24, stack_width=12, layers=2)
+    config = StackLSTMConfig(hidden_size=24, stack_width=12, layers=2, cell_stretch=0.1)
     model = StackLSTMReverser(config, torch.Generator().manual_seed(0)).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -163,6 +165,7 @@ class TestStream:
             width=shape.stack_width,
             layers=shape.layers,
             stretch=shape.gate_stretch,
+            cell_stretch=shape.cell_stretch,
         )
 
     def test_every_step_is_that_of_torch(self, remote, model, stream):

@@ -31,9 +31,9 @@ KINDS: dict[str, tuple[type[MemoryLSTMConfig], type[MemoryLSTMReverser]]] = {
 }
 
 
-def model_of(*, memory="stack", layers=1, shared=True, hidden=24, width=12, seed=0) -> MemoryLSTMReverser:
+def model_of(*, memory="stack", layers=1, shared=True, hidden=24, width=12, seed=0, **more) -> MemoryLSTMReverser:
     configuration, reverser = KINDS[memory]
-    config = configuration(hidden_size=hidden, stack_width=width, layers=layers, shared_controls=shared)
+    config = configuration(hidden_size=hidden, stack_width=width, layers=layers, shared_controls=shared, **more)
     model = reverser(config, torch.Generator().manual_seed(seed)).eval()
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -60,9 +60,10 @@ def test_greedy_decoding_is_that_of_torch(layers, shared, memory):
         assert ours.tolist() == greedy(model, [string], limit=40)[0]
 
 
+@pytest.mark.parametrize("cell_stretch", [0.0, 0.3])
 @pytest.mark.parametrize("memory", KINDS)
-def test_strings_side_by_side_are_answered_as_alone(memory):
-    stream = model_of(memory=memory, layers=2, shared=False).stream()
+def test_strings_side_by_side_are_answered_as_alone(memory, cell_stretch):
+    stream = model_of(memory=memory, layers=2, shared=False, cell_stretch=cell_stretch).stream()
     strings = [string_of(length, length).tolist() for length in (9, 0, 30, 5)]
     marks = {"start": vocabulary.START, "separator": vocabulary.SEPARATOR, "stop": vocabulary.END}
     answers = stream.answer(strings, **marks, limits=[40] * 4)
@@ -72,9 +73,10 @@ def test_strings_side_by_side_are_answered_as_alone(memory):
         assert answer == stream.decode_greedy(vocabulary.SEPARATOR, vocabulary.END, 40).tolist()
 
 
+@pytest.mark.parametrize("cell_stretch", [0.0, 0.3])
 @pytest.mark.parametrize("memory", KINDS)
-def test_every_step_is_that_of_torch(memory):
-    model = model_of(memory=memory, layers=2)
+def test_every_step_is_that_of_torch(memory, cell_stretch):
+    model = model_of(memory=memory, layers=2, cell_stretch=cell_stretch)
     stream = model.stream()
     state = model.initial_state(1)
     one = torch.ones(1, dtype=torch.int64)

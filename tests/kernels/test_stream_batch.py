@@ -33,7 +33,9 @@ def strings_of(*lengths: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("shape", [{}, {"layers": 2, "shared_controls": True}, {"hidden_size": 17, "stack_width": 5}])
+@pytest.mark.parametrize(
+    "shape", [{}, {"layers": 2, "shared_controls": True}, {"hidden_size": 17, "stack_width": 5}, {"cell_stretch": 0.3}]
+)
 def test_answers_are_those_of_torch(shape, seed):
     model = model_of(seed, **shape)
     strings = strings_of(5, 0, 30, 1, 7, 7, 30, 63, 2, 12, 3, 8, 21)

@@ -15,7 +15,7 @@ from stackrev.kinds import KINDS, kind_of
 from stackrev.kinds.config import SECTIONS, Config, from_version_1, read_config, settings_of
 from stackrev.models import build
 
-GATES = {"gate_stretch", "gate_noise", "string_noise", "shared_controls", "push_bias", "pop_bias"}
+GATES = {"gate_stretch", "cell_stretch", "gate_noise", "string_noise", "shared_controls", "push_bias", "pop_bias"}
 DECODER = {"decoder_push_bias", "decoder_pop_bias", "push_delay", "forget_bias"}
 BOTTOM = {"bottom_push_bias", "bottom_pop_bias", "decoder_bottom_push_bias", "decoder_bottom_pop_bias"}
 QUEUE = KINDS["queue-lstm"].model

@@ -67,14 +67,16 @@ def implementation(request: pytest.FixtureRequest) -> Recurrence:
     return function
 
 
+@pytest.mark.parametrize("cell_stretch", [0.0, 0.3])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("ends", [1, 2])
-def test_agrees_with_the_paper(implementation: Recurrence, ends: int, layers: int) -> None:
+def test_agrees_with_the_paper(implementation: Recurrence, ends: int, layers: int, cell_stretch: float) -> None:
     call = given(ends, layers)
-    out = implementation(call.inputs, LENGTHS, call.state, call.weights, stretch=0.1, noise=call.noise)
+    stretches = {"stretch": 0.1, "cell_stretch": cell_stretch}
+    out = implementation(call.inputs, LENGTHS, call.state, call.weights, **stretches, noise=call.noise)
     ours = [out.hidden, *out.state[:3]]
     theirs = literal_memory_lstm(
-        call.inputs, LENGTHS, call.before, call.state[:3], call.weights, stretch=0.1, noise=call.noise
+        call.inputs, LENGTHS, call.before, call.state[:3], call.weights, **stretches, noise=call.noise
     )
     generator = torch.Generator().manual_seed(1)
     upstream = [torch.randn(each.shape, dtype=torch.float64, generator=generator) for each in theirs]

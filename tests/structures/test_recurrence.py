@@ -43,6 +43,7 @@ class Case:
     ragged: bool = True
     stretch: float = 0.0
     noise: float = 0.0
+    cell_stretch: float = 0.0
     bias: tuple[float, float] = (0.0, 0.0)  # of the push and pop gates
 
     def lengths(self) -> Tensor:
@@ -107,7 +108,8 @@ def results(out: MemoryLSTMOutput) -> dict[str, Tensor]:
 def outcome(function: Recurrence, case: Case, losses: tuple[str, ...] | None = None) -> dict[str, Tensor]:
     """The results, and the gradient of every leaf of a loss over the results in `losses` (all if None)."""
     given = arguments(case)
-    out = function(given.inputs, case.lengths(), given.state, given.weights, stretch=case.stretch, noise=given.noise)
+    stretches = {"stretch": case.stretch, "cell_stretch": case.cell_stretch}
+    out = function(given.inputs, case.lengths(), given.state, given.weights, **stretches, noise=given.noise)
     found = results(out)
     generator = torch.Generator().manual_seed(1)
     loss = torch.zeros((), dtype=torch.float64)
@@ -140,6 +142,8 @@ VARIANTS = {
     "noisy, on a stack": Case(below=5, noise=1.0),
     "gates at 0 and 1 and between": Case(below=4, stretch=0.3, noise=4.0),
     "sigmoids at 0 and 1": Case(below=1, noise=800.0),
+    "stretched cells": Case(below=2, cell_stretch=0.3),
+    "cells and gates stretched": Case(below=5, stretch=0.3, noise=1.0, cell_stretch=0.05),
     "always pushing, never popping": Case(stretch=0.3, bias=(50.0, -50.0)),
     "always popping": Case(below=5, stretch=0.3, bias=(0.0, 50.0)),
     "never pushing": Case(below=5, stretch=0.3, bias=(-50.0, 0.0)),
@@ -206,7 +210,7 @@ def test_streaming_gives_the_whole(implementation: Recurrence, layers: int) -> N
 
 @pytest.mark.parametrize("cut", [0, 3, 7])
 def test_gradients_flow_through_a_split(implementation: Recurrence, cut: int) -> None:
-    case = Case(layers=2, stretch=0.3, noise=1.0)
+    case = Case(layers=2, stretch=0.3, noise=1.0, cell_stretch=0.1)
 
     def split(
         inputs: Tensor,
@@ -214,12 +218,12 @@ def test_gradients_flow_through_a_split(implementation: Recurrence, cut: int) ->
         state: MemoryLSTMState,
         weights: MemoryLSTMWeights,
         *,
-        stretch: float,
         noise: Tensor,
+        **stretches: float,
     ) -> MemoryLSTMOutput:
-        early = implementation(inputs[:cut], lengths.clamp(max=cut), state, weights, stretch=stretch, noise=noise[:cut])
+        early = implementation(inputs[:cut], lengths.clamp(max=cut), state, weights, noise=noise[:cut], **stretches)
         late = implementation(
-            inputs[cut:], (lengths - cut).clamp(min=0), early.state, weights, stretch=stretch, noise=noise[cut:]
+            inputs[cut:], (lengths - cut).clamp(min=0), early.state, weights, noise=noise[cut:], **stretches
         )
         joined = (torch.cat(pair) for pair in zip(early[:3], late[:3], strict=True))
         return MemoryLSTMOutput(*joined, late.state)

@@ -176,7 +176,9 @@ def test_other_ways_to_settle(monkeypatch: pytest.MonkeyPatch, settle: str, end:
 
 
 @pytest.mark.parametrize(
-    "config", [tiny("rnn"), tiny("lstm"), tiny(shape={"gate_stretch": 0.0})], ids=["rnn", "lstm", "e"]
+    "config",
+    [tiny("rnn"), tiny("lstm"), tiny(shape={"gate_stretch": 0.0}), tiny(shape={"cell_stretch": 0.1})],
+    ids=["rnn", "lstm", "e", "cells"],
 )
 def test_what_has_no_bounds_is_told(config: Config) -> None:
     with pytest.raises(TrainingError, match="cannot settle for a proof") as caught:

@@ -297,6 +297,26 @@ def test_the_noise_on_symbols_grows_with_their_weights(kind: str) -> None:
     assert [float(each) for each in noise] == pytest.approx(grown, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("before", "settling", "expected"),
+    [
+        (0.1, 0.3, [0.1, 0.3, 0.3, 0.0]),
+        (0.0, 0.3, [0.0, 0.3, 0.3, 0.0]),
+        (0.1, 0.0, [0.1, 0.0, 0.0, 0.0]),
+        (0.1, None, [0.1, 0.1, 0.1, 0.0]),
+    ],
+)
+def test_the_noise_on_symbols_while_a_run_settles(before: float, settling: float | None, expected: list[float]) -> None:
+    trainer = Trainer(tiny(symbol_noise=before, settle_noise=settling, settle_batches=2))
+    noise = []
+    for batch, solved in ((0, None), (1, 1), (2, 1), (3, 1)):
+        trainer.progress.batch, trainer.progress.solved_batch = batch, solved
+        quiet = weights(trainer)["encoder.symbols"]
+        with trainer._noise_on_symbols():
+            noise.append(float((weights(trainer)["encoder.symbols"] - quiet).std()))
+    assert noise == pytest.approx(expected, rel=0.1)
+
+
 def test_noise_on_symbols_does_not_outlast_an_error() -> None:
     trainer = Trainer(tiny(symbol_noise=0.1))
     before = weights(trainer)

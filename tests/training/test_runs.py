@@ -232,7 +232,9 @@ def test_it_says_when_bits_are_no_longer_those_of_another_run(tmp_path):
     }
 
 
-@pytest.mark.parametrize("setting", [{"settle_growth": 0.1}, {"settle_rate": 0.5}, {"symbol_noise": 0.1}])
+@pytest.mark.parametrize(
+    "setting", [{"settle_growth": 0.1}, {"settle_rate": 0.5}, {"symbol_noise": 0.1}, {"settle_noise": 0.1}]
+)
 @pytest.mark.parametrize("solved", [None, 1])
 def test_a_solved_run_that_settles_by_number_has_other_bits_with_another(tmp_path, setting, solved):
     run = resumed(tmp_path / "run", **setting)

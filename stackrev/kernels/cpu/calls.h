@@ -58,7 +58,7 @@ struct MemoryGradientCall {
 // The LSTM with a stack, queue or deque over a batch of sequences
 struct RecurrenceCall {
     std::int64_t steps, batch, hidden, width, layers, initial, threads, saving, symbols;
-    double stretch;
+    double stretch, cell_stretch;
     const std::int64_t* lengths;  // [B]
     const std::int64_t* ids;      // [T, B], less than `symbols`, or null
     // inputs
@@ -115,7 +115,7 @@ struct CellArrays {
 struct StreamCall {
     std::int64_t structure, hidden, width, layers, symbols, outputs;  // 0 a stack, 1 a queue, 2 a deque
     std::int64_t kept;  // about how many values of a stack are kept in memory, though they could be found again
-    double stretch;
+    double stretch, cell_stretch;
     CellArrays encoder, decoder;
     const float *hidden0, *cell0;           // [K, H]
     const float *output, *output_bias;      // [O, H], [O]
@@ -168,17 +168,17 @@ STACKREV_LAYOUT(MemoryGradientArrays, g_end_values, g_end_bottoms, g_end_tops, g
                 g_tops0, g_low0, g_high0)
 STACKREV_LAYOUT(MemoryCall, steps, batch, width, initial, threads, push, pop, depth, memory, reads)
 STACKREV_LAYOUT(MemoryGradientCall, forward, g_reads, g_step, g_row, gradients, g_push, g_pop, g_depth)
-STACKREV_LAYOUT(RecurrenceCall, steps, batch, hidden, width, layers, initial, threads, saving, symbols, stretch, lengths,
-                ids, inputs, noise, hidden0, cell0, read0, recurrent, biases, control, control_bias, top_hidden, push, pop,
-                end_hidden, end_cell, end_read, memory, squashed, activated, cells, sources)
+STACKREV_LAYOUT(RecurrenceCall, steps, batch, hidden, width, layers, initial, threads, saving, symbols, stretch,
+                cell_stretch, lengths, ids, inputs, noise, hidden0, cell0, read0, recurrent, biases, control, control_bias,
+                top_hidden, push, pop, end_hidden, end_cell, end_read, memory, squashed, activated, cells, sources)
 STACKREV_LAYOUT(RecurrenceGradientCall, forward, g_top_hidden, g_end_hidden, g_end_cell, g_end_read, g_inputs, g_noise,
                 g_hidden0, g_cell0, g_read0, g_control, g_control_bias, gradients, g_recurrent, g_biases)
 STACKREV_LAYOUT(ReadOutCall, steps, batch, hidden, symbols, threads, temperature, lengths, targets, states, output,
                 output_bias, logits, logits_bias, right, losses, g_states, g_output, g_output_bias, g_logits,
                 g_logits_bias)
 STACKREV_LAYOUT(CellArrays, symbols, recurrent, biases, control, control_bias)
-STACKREV_LAYOUT(StreamCall, structure, hidden, width, layers, symbols, outputs, kept, stretch, encoder, decoder, hidden0, cell0, output,
-                output_bias, logits, logits_bias)
+STACKREV_LAYOUT(StreamCall, structure, hidden, width, layers, symbols, outputs, kept, stretch, cell_stretch, encoder,
+                decoder, hidden0, cell0, output, output_bias, logits, logits_bias)
 STACKREV_LAYOUT(AnswerCall, count, start, separator, stop, lengths, limits, symbols, counts, written)
 
 inline std::string layouts() {

@@ -73,6 +73,7 @@ class RecurrenceCall(ctypes.Structure):
     _fields_ = (
         *_counts("steps batch hidden width layers initial threads saving symbols"),
         ("stretch", ctypes.c_double),
+        ("cell_stretch", ctypes.c_double),
         *_pointers("lengths ids"),
         *_pointers("inputs noise hidden0 cell0 read0 recurrent biases control control_bias"),
         *_pointers("top_hidden push pop end_hidden end_cell end_read"),
@@ -116,6 +117,7 @@ class StreamCall(ctypes.Structure):
     _fields_ = (
         *_counts("structure hidden width layers symbols outputs kept"),
         ("stretch", ctypes.c_double),
+        ("cell_stretch", ctypes.c_double),
         *(("encoder", CellArrays), ("decoder", CellArrays)),
         *_pointers("hidden0 cell0 output output_bias logits logits_bias"),
     )

@@ -124,13 +124,19 @@ template <typename S, int n>
     for (int v = 0; v < n; ++v) store<S>(to + v * Lanes<S>::count, x[v]);
 }
 
-// activated: i, f, o = sigmoid(z), g = tanh(z), which may be z's own memory;   c = f c + i g,   h = o tanh(c)
+// activated: i, f, o = gate(z), g = candidate(z), which may be z's own memory;   c = f c + i g,   h = o tanh(c), where
+// gate(z) = clamp((1 + 2e) sigmoid(z) - e, 0, 1) and candidate(z) = clamp((1 + 2e) tanh(z), -1, 1) = 2 gate(2z) - 1
 template <typename S>
-inline void lstm_cell(const S* z, S* activated, S* c, S* h, Index ph) {
+inline void lstm_cell(const S* z, S* activated, S* c, S* h, Index ph, S e) {
     for (Index j = 0; j < ph; j += Lanes<S>::count) {
         Vector<S> gates[3] = {load<S>(z + j), load<S>(z + ph + j), load<S>(z + 3 * ph + j)};
-        const Vector<S> g = hyperbolic_tangent<S>(load<S>(z + 2 * ph + j));
+        Vector<S> g = hyperbolic_tangent<S>(load<S>(z + 2 * ph + j));
         sigmoids<S>(gates);
+        if (e > 0) {
+#pragma GCC unroll 3
+            for (int gate = 0; gate < 3; ++gate) gates[gate] = clamped<S>((1 + 2 * e) * gates[gate] - e, 0, 1);
+            g = clamped<S>((1 + 2 * e) * g, -1, 1);
+        }
         store<S>(activated + j, gates[0]);
         store<S>(activated + ph + j, gates[1]);
         store<S>(activated + 2 * ph + j, g);
@@ -149,19 +155,40 @@ inline void lstm_cell(const S* z, S* activated, S* c, S* h, Index ph) {
     });
 }
 
-// From the gradient of h and of c to those of z and of the cell before, which replaces g_c.
+// The derivatives of gate(z) and candidate(z), given their values. They are 0 where a gate is 0 or 1, or a candidate -1 or 1.
 template <typename S>
-inline void lstm_cell_backward(const S* activated, const S* c, const S* c_before, const S* g_h, S* g_c, S* g_z, Index ph) {
+inline Vector<S> gate_slope(Vector<S> gate, S e) {
+    const Vector<S> zero{}, one = zero + 1, slope = (gate + e) * (one + e - gate) / (1 + 2 * e);
+    return ((gate <= zero) | (gate >= one)) ? zero : slope;
+}
+
+template <typename S>
+inline Vector<S> candidate_slope(Vector<S> candidate, S e) {
+    const Vector<S> zero{}, one = zero + 1, slope = (1 + 2 * e) - candidate * candidate / (1 + 2 * e);
+    return ((candidate <= -one) | (candidate >= one)) ? zero : slope;
+}
+
+// From the gradient of h and of c to those of z and of the cell before, which replaces g_c.
+template <typename S, bool stretched>
+inline void lstm_cell_backward(
+    const S* activated, const S* c, const S* c_before, const S* g_h, S* g_c, S* g_z, Index ph, S e) {
     for (Index j = 0; j < ph; j += Lanes<S>::count) {
         const Vector<S> i = load<S>(activated + j), f = load<S>(activated + ph + j);
         const Vector<S> g = load<S>(activated + 2 * ph + j), o = load<S>(activated + 3 * ph + j);
         const Vector<S> gh = load<S>(g_h + j);
         const Vector<S> squashed = hyperbolic_tangent<S>(load<S>(c + j));
         const Vector<S> gc = load<S>(g_c + j) + gh * o * (1 - squashed * squashed);
-        store<S>(g_z + j, gc * g * i * (1 - i));
-        store<S>(g_z + ph + j, gc * load<S>(c_before + j) * f * (1 - f));
-        store<S>(g_z + 2 * ph + j, gc * i * (1 - g * g));
-        store<S>(g_z + 3 * ph + j, gh * squashed * o * (1 - o));
+        if constexpr (stretched) {
+            store<S>(g_z + j, gc * g * gate_slope<S>(i, e));
+            store<S>(g_z + ph + j, gc * load<S>(c_before + j) * gate_slope<S>(f, e));
+            store<S>(g_z + 2 * ph + j, gc * i * candidate_slope<S>(g, e));
+            store<S>(g_z + 3 * ph + j, gh * squashed * gate_slope<S>(o, e));
+        } else {
+            store<S>(g_z + j, gc * g * i * (1 - i));
+            store<S>(g_z + ph + j, gc * load<S>(c_before + j) * f * (1 - f));
+            store<S>(g_z + 2 * ph + j, gc * i * (1 - g * g));
+            store<S>(g_z + 3 * ph + j, gh * squashed * o * (1 - o));
+        }
         store<S>(g_c + j, gc * f);
     }
 }

@@ -84,7 +84,7 @@ int read_out(const stackrev::ReadOutCall& call) {
 }  // namespace
 
 // What library.py expects to find; a library from an older source is not used.
-STACKREV_EXPORT int stackrev_version() { return 16; }
+STACKREV_EXPORT int stackrev_version() { return 17; }
 
 // The layouts of the structs in calls.h
 STACKREV_EXPORT const char* stackrev_layouts() {

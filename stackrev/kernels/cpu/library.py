@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from stackrev.kernels.cpu import calls
 
-VERSION = 16  # of the functions; `stackrev_version` in kernel.cpp
+VERSION = 17  # of the functions; `stackrev_version` in kernel.cpp
 SUFFIX = ".dll" if os.name == "nt" else ".so"
 SETS = ("baseline", "avx2", "avx512")  # by the number that `stackrev_processor` gives
 REBUILD = (

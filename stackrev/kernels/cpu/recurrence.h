@@ -33,7 +33,8 @@ class Recurrence {
 
     Recurrence(const RecurrenceCall& call, bool backward)
         : c_(call), T(call.steps), B(call.batch), H(call.hidden), M(call.width), R(E * M), K(call.layers), N(call.initial),
-          stretch_(static_cast<S>(call.stretch)), weights_(Sizes{H, R, K, E}, raw(call), backward), ph(weights_.ph),
+          stretch_(static_cast<S>(call.stretch)),
+          cell_stretch_(static_cast<S>(call.cell_stretch)), weights_(Sizes{H, R, K, E}, raw(call), backward), ph(weights_.ph),
           pr(weights_.pr),
           strengths_{static_cast<const S*>(call.push), static_cast<const S*>(call.pop), E, E * B, 1} {}
 
@@ -82,7 +83,7 @@ class Recurrence {
 
     const RecurrenceCall& c_;
     const Index T, B, H, M, R, K, N;
-    const S stretch_;
+    const S stretch_, cell_stretch_;
     const Weights<S> weights_;
     const Index ph, pr;
     const Strengths<S> strengths_;

@@ -27,7 +27,8 @@ class Arguments(NamedTuple):
         ids: [T, B], or None.
         lengths: [B].
         noise: [T, B, 2E], or None.
-        stretch: e of the stretched gate.
+        stretch: e of the stretched gates of the memory.
+        cell_stretch: e of the LSTM's own gates.
         saving: Whether the derivative will be wanted.
         hidden0: [K, B, H], and so on for the state before the first step, in the order of `MemoryLSTMState`.
         cell0: [K, B, H].
@@ -48,6 +49,7 @@ class Arguments(NamedTuple):
     lengths: Tensor
     noise: Tensor | None
     stretch: float
+    cell_stretch: float
     saving: bool
     hidden0: Tensor
     cell0: Tensor
@@ -96,6 +98,7 @@ class GradientArguments(NamedTuple):
     ids: Tensor | None
     lengths: Tensor
     stretch: float
+    cell_stretch: float
     hidden0: Tensor
     cell0: Tensor
     read0: Tensor
@@ -201,7 +204,8 @@ def _call(
     memory = arrays(results.values, before, ends, (results.levels, results.links))
     arguments = RecurrenceCall(
         *(steps, batch, hidden, results.values.shape[2], layers, given.tops0.shape[0]),
-        *(torch.get_num_threads(), saving, given.inputs.shape[0], given.stretch, pointer(lengths), pointer(ids)),
+        *(torch.get_num_threads(), saving, given.inputs.shape[0], given.stretch, given.cell_stretch),
+        *(pointer(lengths), pointer(ids)),
         *(*map(pointer, whole), weights, later_biases, *map(pointer, controls)),
         *(*map(pointer, results[:6]), memory, *map(pointer, results[13:16]), sources),
     )
@@ -224,7 +228,7 @@ def _backward(name: str, layout: Layout, *arguments: Any) -> Gradients:
         raise RuntimeError("the recurrence was run without saving what its derivative needs")
     wanted = _gradients(layout, given)
     forward, _kept = _call(given, None, results, saving=True)
-    known = [None if tensor is None else contiguous(tensor) for tensor in given[16:]]
+    known = [None if tensor is None else contiguous(tensor) for tensor in given[17:]]
     low0 = None if given.low0 is None else wanted.g_low0
     memory = *known[4:], wanted.g_values, wanted.g_bottoms0, wanted.g_tops0, low0, wanted.g_high0
     matrices = pointers([wanted.g_first_recurrent, *wanted.g_later_recurrent.unbind()])
@@ -240,7 +244,8 @@ def _backward(name: str, layout: Layout, *arguments: Any) -> Gradients:
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     given = Arguments(*inputs)
-    ctx.stretch, ctx.layers, ctx.noisy = given.stretch, len(given.recurrent), given.noise is not None
+    ctx.stretch, ctx.cell_stretch = given.stretch, given.cell_stretch
+    ctx.layers, ctx.noisy = len(given.recurrent), given.noise is not None
     ctx.save_for_backward(
         *(given.inputs, given.ids, given.lengths, given.hidden0, given.cell0, given.read0),
         *(given.bottoms0, given.tops0, given.low0, given.high0),
@@ -258,11 +263,11 @@ def _arguments_gradients(
     layers = ctx.layers
     state, lists = rest[:9], rest[9:]
     recurrent, biases, results = lists[:layers], lists[layers : 2 * layers - 1], lists[2 * layers - 1 :]
-    call = inputs, ids, lengths, ctx.stretch, *state, recurrent, biases, results, grads[0], *grads[3:11]
-    found = Gradients(*backward(*call))
+    call = inputs, ids, lengths, ctx.stretch, ctx.cell_stretch, *state, recurrent, biases, results
+    found = Gradients(*backward(*call, grads[0], *grads[3:11]))
     initial = found.g_tops0.shape[0]
     return (
-        *(found.g_inputs, None, None, found.g_noise if ctx.noisy else None, None, None),
+        *(found.g_inputs, None, None, found.g_noise if ctx.noisy else None, None, None, None),
         *(found.g_hidden0, found.g_cell0, found.g_read0, found.g_values[:initial], found.g_bottoms0, found.g_tops0),
         *(None if state[5] is None else found.g_low0, found.g_high0, found.g_control, found.g_control_bias),
         *([found.g_first_recurrent, *found.g_later_recurrent.unbind()], list(found.g_biases.unbind())),
@@ -302,6 +307,7 @@ def recurrence(
     lengths: Tensor,
     noise: Tensor | None,
     stretch: float,
+    cell_stretch: float,
     state: Sequence[Tensor],
     control: Tensor,
     control_bias: Tensor,
@@ -317,6 +323,7 @@ def recurrence(
         lengths: Likewise.
         noise: Likewise.
         stretch: Likewise.
+        cell_stretch: Likewise.
         state: `hidden0` to `high0`: seven tensors for a stack, which has no `low0`, and eight for the others.
         control: Likewise.
         control_bias: Likewise.
@@ -337,5 +344,6 @@ def recurrence(
     wanted = torch._C._are_functorch_transforms_active() or any(each.requires_grad for each in floats)
     saving = torch.is_grad_enabled() and wanted
     lists = list(recurrent), list(biases)
-    found = OPERATORS[name](inputs, ids, lengths, noise, stretch, saving, *whole, control, control_bias, *lists)
+    given = inputs, ids, lengths, noise, stretch, cell_stretch, saving
+    found = OPERATORS[name](*given, *whole, control, control_bias, *lists)
     return found[:11] if len(most) == 7 else (*found[:9], found[10])

@@ -14,7 +14,7 @@ class Backward : Recurrence<S, Structure> {
     using Base = Recurrence<S, Structure>;
     using typename Base::Chunk, typename Base::RowOf;
     using Base::B, Base::E, Base::H, Base::K, Base::M, Base::N, Base::R, Base::T;
-    using Base::c_, Base::kGates, Base::ph, Base::pr, Base::stretch_, Base::weights_;
+    using Base::c_, Base::cell_stretch_, Base::kGates, Base::ph, Base::pr, Base::stretch_, Base::weights_;
 
    public:
     explicit Backward(const RecurrenceGradientCall& call) : Base(call.forward, true), g_(call) {}
@@ -193,7 +193,8 @@ class Backward : Recurrence<S, Structure> {
             const S* const c = pad_parts<S>(cells + at * H, saved + 4 * ph, 1, H, ph);
             const S* const c_before = pad_parts<S>(last, saved + 5 * ph, 1, H, ph);
             S* const gz = z + i * 4 * ph;
-            lstm_cell_backward<S>(activated, c, c_before, now.above.data() + i * ph, now.cells[k].data() + i * ph, gz, ph);
+            const auto back = cell_stretch_ > 0 ? lstm_cell_backward<S, true> : lstm_cell_backward<S, false>;
+            back(activated, c, c_before, now.above.data() + i * ph, now.cells[k].data() + i * ph, gz, ph, cell_stretch_);
             if (k == 0 && c_.ids) {
                 add_scaled<S>(now.sums.inputs.data() + c_.ids[t * B + b] * 4 * ph, 1, gz, 4 * ph);
             } else if (k == 0) {

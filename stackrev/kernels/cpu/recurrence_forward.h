@@ -13,7 +13,7 @@ class Forward : Recurrence<S, Structure> {
     using Base = Recurrence<S, Structure>;
     using typename Base::Chunk, typename Base::RowOf;
     using Base::B, Base::E, Base::H, Base::K, Base::M, Base::N, Base::R, Base::T;
-    using Base::c_, Base::kGates, Base::ph, Base::pr, Base::stretch_, Base::weights_;
+    using Base::c_, Base::cell_stretch_, Base::kGates, Base::ph, Base::pr, Base::stretch_, Base::weights_;
 
    public:
     explicit Forward(const RecurrenceCall& call) : Base(call, false) {}
@@ -97,7 +97,7 @@ class Forward : Recurrence<S, Structure> {
                 copy<S>(saved + first, source + below, H);
             }
             S* const activated = c_.saving ? static_cast<S*>(c_.activated) + at * 4 * H : nullptr;
-            lstm_cell<S>(z, activated && H == ph ? activated : z, c, source + below, ph);
+            lstm_cell<S>(z, activated && H == ph ? activated : z, c, source + below, ph, cell_stretch_);
             if (activated) {
                 if (H != ph) copy_parts<S>(activated, H, z, ph, 4, H);
                 copy<S>(static_cast<S*>(c_.cells) + at * H, c, H);

@@ -30,7 +30,7 @@ struct StreamModel {
         : structure(call.structure), kept(std::max<Index>(1, call.kept / Elements::kBlock)), M(call.width),
           E(stream_ends(structure)),
           sizes{call.hidden, E * M, call.layers, E},
-          V(call.symbols), e(static_cast<float>(call.stretch)),
+          V(call.symbols), e(static_cast<float>(call.stretch)), cell_e(static_cast<float>(call.cell_stretch)),
           encoder(sizes, V, call.encoder), decoder(sizes, V, call.decoder),
           ph(encoder.weights.ph), pr(encoder.weights.pr), po(padded<float>(call.outputs)), pv(padded<float>(V)),
           hidden0(copied(call.hidden0, call.layers * call.hidden)), cell0(copied(call.cell0, call.layers * call.hidden)),
@@ -79,7 +79,7 @@ struct StreamModel {
     const Index M, E;
     const Sizes sizes;
     const Index V;
-    const float e;
+    const float e, cell_e;
     const Cell encoder, decoder;
     const Index ph, pr, po, pv;
     const Buffer<float> hidden0, cell0;
@@ -119,7 +119,7 @@ struct Controller {
             copy<float>(z, k == 0 ? cell.symbols.data() + symbol * 4 * ph : weights.biases[k - 1].data(), 4 * ph);
             if (k > 0) copy<float>(sources[k].data(), hidden(model, k - 1), ph);
             multiply<float>(1, z, 0, sources[k].data(), 0, weights.recurrent[k], true);
-            lstm_cell<float>(z, z, cells[k].data(), hidden(model, k), ph);
+            lstm_cell<float>(z, z, cells[k].data(), hidden(model, k), ph, model.cell_e);
         }
     }
 

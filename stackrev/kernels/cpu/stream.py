@@ -84,7 +84,8 @@ class Stream:
         hidden: H.
         width: M.
         layers: K.
-        stretch: e of the stretched gates.
+        stretch: e of the stretched gates of the memory.
+        cell_stretch: e of the LSTMs' own gates.
 
     Raises:
         NativeError: The kernels are not there, or ran out of memory. Every method raises it where a call is refused.
@@ -99,6 +100,7 @@ class Stream:
         width: int,
         layers: int,
         stretch: float,
+        cell_stretch: float = 0.0,
         structure: str = "stack",
     ) -> None:
         if NATIVE.library is None:
@@ -107,7 +109,7 @@ class Stream:
             raise ValueError("hidden, width and layers must be at least 1")
         library = _declare(NATIVE.library)
         self._hidden, self._width, self._ends = hidden, width, ENDS[structure]
-        call, _kept = stream_call(weights, structure, hidden, width, layers, stretch)
+        call, _kept = stream_call(weights, structure, hidden, width, layers, stretch, cell_stretch)
         self._native = _Native(library, library.stackrev_stream(ctypes.byref(call)))
 
     def __copy__(self) -> Self:

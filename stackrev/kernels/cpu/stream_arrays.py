@@ -18,12 +18,19 @@ KEPT = 1 << 20
 
 
 def stream_call(
-    weights: Mapping[str, Buffer], structure: str, hidden: int, width: int, layers: int, stretch: float
+    weights: Mapping[str, Buffer],
+    structure: str,
+    hidden: int,
+    width: int,
+    layers: int,
+    stretch: float,
+    cell_stretch: float,
 ) -> tuple[StreamCall, _Arrays]:
     """The call's structure, and what must stay alive until it returns."""
     arrays = _Arrays(weights)
     symbols, outputs = arrays.count("logits.bias"), arrays.count("output.bias")
-    call = StreamCall(tuple(ENDS).index(structure), hidden, width, layers, symbols, outputs, KEPT, stretch)
+    place = tuple(ENDS).index(structure)
+    call = StreamCall(place, hidden, width, layers, symbols, outputs, KEPT, stretch, cell_stretch)
     read, controlled = ENDS[structure] * width, ENDS[structure] * (2 + width)
     own = "decoder_controls.weight" in weights
     for phase, controls in (("encoder", "controls"), ("decoder", "decoder_controls" if own else "controls")):

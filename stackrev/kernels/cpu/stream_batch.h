@@ -183,7 +183,7 @@ class StreamBatch {
         multiply_from<float, true>(start, rows, z_.data(), 4 * ph, sources_[k].data(), width, weights.recurrent[k]);
         for (Index i = 0; i < rows; ++i) {
             float* const z = z_.data() + i * 4 * ph;
-            lstm_cell<float>(z, z, cells_[k].data() + i * ph, hidden(k, i), ph);
+            lstm_cell<float>(z, z, cells_[k].data() + i * ph, hidden(k, i), ph, model_.cell_e);
         }
     }
 
