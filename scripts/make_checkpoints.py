@@ -28,6 +28,7 @@ COMMANDS = {
         "stackrev train --model deque-lstm --task bigram-flip --settle-batches 1000 --seed 0 --threads 1"
     ),
     "queue-lstm-gender": "stackrev train --model queue-lstm --task gender --seed 3 --threads 1",
+    "queue-lstm-svo-sov": "stackrev train --model queue-lstm --task svo-sov --seed 8 --threads 1",
     "lstm": "stackrev train --model lstm --seed 0 --threads 1",
     "rnn": "stackrev train --model rnn --seed 0 --threads 1",
 }

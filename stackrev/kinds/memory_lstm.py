@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 REMEMBERING = {
     "hidden_size": 128,
+    "cell_stretch": 0.1,
     "push_delay": 0,
     "string_noise": 0.3,
     "forget_bias": 1.0,
@@ -28,18 +29,19 @@ REMEMBERING = {
     "batches": 10_000,
     "restart_batches": 2500,
     "recurrent_l1": 0.0,
-    "settle_batches": 1500,
-    "settle_growth": 0.00033,
+    "stretch_batches": 2000,
+    "settle_batches": 2500,
+    "settle_noise": 1.0,
     "settle_rate": 0.02,
 }
 """Settings by which a queue or a deque learns SVO to SOV, where the LSTMs have to keep a verb and to count clauses.
 
 Nothing is to be read ahead there, so pushes begin at once. With more noise that stays for a string, some runs never
 come to use the memory. LSTMs that forget little, and begin with sentences of 16 words at most, learn to keep the verb.
-Short sentences are left out later, because longer ones have clauses nested more deeply. Noise on symbols, and weights
-that grow by two thirds once the run is solved, while the rate falls nearly to 0, let the LSTMs count more clauses than
-sentences of training have; with weights that have more than doubled, they count fewer. An L1 penalty on the recurrent
-weights would take away what they count with. Some runs of a deque never learn to write the first word, and start over.
+Short sentences are left out later, because longer ones have clauses nested more deeply. Once the run is solved, the
+LSTMs' own gates are stretched more and more, and noise on symbols drives them to 0 and 1, while the rate falls nearly
+to 0. Then the LSTMs count far more clauses than sentences of training have. An L1 penalty on the recurrent weights
+would take away what they count with. Some runs of a deque never learn to write the first word, and start over.
 """
 
 
