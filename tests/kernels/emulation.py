@@ -6,6 +6,7 @@ import ctypes
 import struct
 import subprocess
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -52,8 +53,9 @@ class RemoteLibrary:
         return self._functions.setdefault(name, RemoteFunction(self, name))
 
     @property
-    def called(self) -> set[str]:
-        return {name for name, function in self._functions.items() if function.calls}
+    def calls(self) -> Counter[str]:
+        """How often each function has been called."""
+        return Counter({name: function.calls for name, function in self._functions.items()})
 
     def note(self, block: Block) -> None:
         """Keep a block for the next call, which may have its address."""
