@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,9 +52,22 @@ class ModelConfig(Settings):
         """The shape of every tensor of the model's `state_dict`, without making it."""
         raise NotImplementedError
 
-    def ranges(self) -> Mapping[str, tuple[float, float]]:
-        """For each tensor whose values are bounded: the least and the greatest."""
+    def buffers(self) -> Mapping[str, tuple[float, float]]:
+        """The tensors of the `state_dict` that are not learned: the least and the greatest value that each may have."""
         return {}
+
+    def check_buffers(self, values: Mapping[str, Iterable[float]]) -> None:
+        """Refuse a value that a buffer may not have.
+
+        Args:
+            values: All values of each buffer, by its name.
+
+        Raises:
+            ValueError: One is out of its range, or not a number.
+        """
+        for name, (low, high) in self.buffers().items():
+            if not all(low <= value <= high for value in values[name]):
+                raise ValueError(f"{name} is not between {low:g} and {high:g}")
 
     def _shared_shapes(self) -> Shapes:
         """The parameters that every kind has: the trained initial state and the read-out."""

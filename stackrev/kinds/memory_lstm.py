@@ -156,7 +156,7 @@ class MemoryLSTMConfig(ModelConfig):
         return self._shared_shapes() | table
 
     @override
-    def ranges(self) -> Mapping[str, tuple[float, float]]:
+    def buffers(self) -> Mapping[str, tuple[float, float]]:
         return {"cell_stretch": (0.0, ctypes.c_float(self.cell_stretch).value)} if self.stretches_cells else {}
 
 

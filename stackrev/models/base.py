@@ -122,6 +122,14 @@ class Reverser(nn.Module, Generic[State]):
     def stretch_cells(self, share: float) -> None:
         """Stretch the cells' gates by this share of the configuration's `cell_stretch`, if they can be stretched."""
 
+    def check_buffers(self) -> None:
+        """Refuse a buffer with a value that the configuration does not allow.
+
+        Raises:
+            ValueError: One has.
+        """
+        self.config.check_buffers({name: self.get_buffer(name).flatten().tolist() for name in self.config.buffers()})
+
     def controllers(self) -> Controllers | None:
         """What bounds for strings of every length need (see `structures/bounds.py`); None if there are none for it."""
         return None

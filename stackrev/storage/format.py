@@ -220,7 +220,7 @@ def parse_weights(where: object, data: bytes, config: ModelConfig) -> dict[str, 
         # A sum of float32 cannot overflow in float64, so it is finite exactly if every term is.
         if not math.isfinite(sum(memoryview(tensor.data).cast("f"))):
             raise CheckpointError(f"{where}: {name} has values that are not finite")
-    _check_ranges(where, {name: memoryview(found[name].data).cast("f") for name in config.ranges()}, config)
+    _check_buffers(where, {name: memoryview(found[name].data).cast("f") for name in config.buffers()}, config)
     return {name: found[name] for name in expected}
 
 
@@ -244,15 +244,15 @@ def dump_weights(tensors: Mapping[str, Tensor], config: ModelConfig) -> bytes:
         raise CheckpointError("the model is on the meta device, where weights have no values")
     if not all(bool(torch.isfinite(each).all()) for each in tensors.values()):
         raise CheckpointError("the model's weights are not finite", hint="train with a lower learning rate")
-    _check_ranges("the model", {name: tensors[name].flatten().tolist() for name in config.ranges()}, config)
+    _check_buffers("the model", {name: tensors[name].flatten().tolist() for name in config.buffers()}, config)
     return dump_tensors(tensors, {"format": "pt"})
 
 
-def _check_ranges(where: object, values: Mapping[str, Iterable[float]], config: ModelConfig) -> None:
-    """Refuse values of tensors that are out of their range."""
-    for name, (low, high) in config.ranges().items():
-        if not all(low <= value <= high for value in values[name]):
-            raise CheckpointError(f"{where}: {name} is not between {low:g} and {high:g}")
+def _check_buffers(where: object, values: Mapping[str, Iterable[float]], config: ModelConfig) -> None:
+    try:
+        config.check_buffers(values)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: {error}") from None
 
 
 def dump_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -124,7 +124,8 @@ def verify(folder: Path) -> Verification:
     folder = Path(folder)
     read_history(folder)
     description, weights = read(folder)
-    return Verification(folder, description.checksums, sum(len(each.data) // 4 for each in weights.values()))
+    learned = weights.keys() - description.config.model.buffers()
+    return Verification(folder, description.checksums, sum(len(weights[name].data) // 4 for name in learned))
 
 
 def foreign(folder: Path) -> str | None:

@@ -133,8 +133,7 @@ def memory_lstm(
         ValueError: A shape is wrong, lengths do not fall, or a stretch is negative.
     """
     check_shapes(inputs, lengths, state, weights, noise, ids)
-    if min(stretch, cell_stretch) < 0:
-        raise ValueError("a stretch is at least 0")
+    _check_stretches(stretch, cell_stretch)
     structure = structure_of(state.memory)
     kernels = dispatch.kernels_for(
         [each for each in (inputs, *state[:3], state.memory.values, *_weights(weights), noise) if each is not None],
@@ -152,6 +151,11 @@ def memory_lstm(
         structure.name, inputs, ids, lengths, noise, stretch, cell_stretch, flat, *controls
     )
     return MemoryLSTMOutput(hidden, push, pop, _state(final, state))
+
+
+def _check_stretches(stretch: float, cell_stretch: float) -> None:
+    if not (stretch >= 0 and cell_stretch >= 0):
+        raise ValueError("a stretch is at least 0")
 
 
 def _looked_up(table: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
@@ -174,6 +178,7 @@ def memory_lstm_torch(
     """`memory_lstm` in plain torch, on any device: what runs where the compiled kernels are not."""
     check_shapes(inputs, lengths, state, weights, noise, ids)
     check_lengths(lengths, (inputs if ids is None else ids).shape[0])
+    _check_stretches(stretch, cell_stretch)
     if ids is not None:
         inputs = _looked_up(inputs, ids, lengths)
     structure, stretches = structure_of(state.memory), Stretches(stretch, cell_stretch)

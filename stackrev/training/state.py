@@ -18,7 +18,6 @@ from torch import Tensor
 from stackrev.config import to_dict
 from stackrev.errors import CheckpointError, ConfigError
 from stackrev.evaluation.scoring import Scores
-from stackrev.kinds.base import ModelConfig
 from stackrev.kinds.config import Config, read_config
 from stackrev.storage import tensors
 from stackrev.storage.format import as_unicode, parse_json, short
@@ -50,18 +49,6 @@ class State:
 def summary(scores: Scores) -> dict[str, Any]:
     """Scores as a line of the history has them."""
     return {"coarse": scores.coarse, "fine": scores.fine, "samples": scores.samples}
-
-
-def check_ranges(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Refuse a state in which a tensor of the model has values that it cannot have.
-
-    Raises:
-        ValueError: One has.
-    """
-    for name, (low, high) in config.ranges().items():
-        for found in (tensors[key] for key in (f"model.{name}", f"right.{name}") if key in tensors):
-            if not all(low <= value <= high for value in found.flatten().tolist()):
-                raise ValueError(f"{name} is not between {low:g} and {high:g}")
 
 
 def is_right(line: Mapping[str, Any]) -> bool:

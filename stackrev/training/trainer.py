@@ -33,7 +33,7 @@ from stackrev.training.events import BatchEvent, CheckEvent, OnEvent
 from stackrev.training.noise import noise_on_symbols
 from stackrev.training.optimizers import Optimizer, grow, soft_threshold
 from stackrev.training.schedules import last_start, learning_rate, sharpening
-from stackrev.training.state import check_ranges, is_right
+from stackrev.training.state import is_right
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
@@ -183,11 +183,11 @@ class Trainer:
             TrainingError: The state is of another run, or incomplete.
         """
         try:
-            check_ranges(tensors, self.config.model)
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
-            if right := _named(tensors, "right."):
-                self.model.load_state_dict(right)  # which refuses what does not fit
-            self.model.load_state_dict(model)
+            right = _named(tensors, "right.")
+            for weights in (right, model) if right else (model,):
+                self.model.load_state_dict(weights)  # which refuses what does not fit
+                self.model.check_buffers()
             self._right = {name: tensor.to(self.device, copy=True) for name, tensor in right.items()}
             self.optimizer.restore(_named(tensors, "optimizer."))
             if self._settling is not None:

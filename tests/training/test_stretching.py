@@ -25,7 +25,7 @@ from stackrev.models.loading import open_decoder
 from stackrev.models.memory_lstm import MemoryLSTMReverser
 from stackrev.page.compose import read as read_page
 from stackrev.storage import checkpoints
-from stackrev.structures.recurrence import memory_lstm
+from stackrev.structures.recurrence import memory_lstm, memory_lstm_torch
 from stackrev.tasks import REVERSAL
 from stackrev.training.events import BatchEvent, CheckEvent, Event
 from stackrev.training.trainer import Trainer, train
@@ -184,7 +184,7 @@ def test_a_checkpoint_whose_stretch_is_out_of_range_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], value: float
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(QueueLSTMConfig, "ranges", lambda self: {})
+        patched.setattr(QueueLSTMConfig, "buffers", lambda self: {})
         saved(tmp_path, "queue-lstm", value)
     with pytest.raises(CheckpointError, match=r"cell_stretch is not between 0 and 0\.25"):
         read(tmp_path)
@@ -211,18 +211,25 @@ def test_a_stretch_that_float32_rounds_up_is_in_range(tmp_path: Path) -> None:
     assert float(loaded.cell_stretch or 0) > 0.1
 
 
+def test_the_stretch_is_not_counted_as_a_weight(tmp_path: Path) -> None:
+    model = saved(tmp_path, "queue-lstm", 0.125)
+    assert checkpoints.verify(tmp_path).parameters == sum(each.numel() for each in model.parameters())
+
+
+@pytest.mark.parametrize("value", [-0.1, math.nan])
 @pytest.mark.parametrize("which", ["stretch", "cell_stretch"])
-def test_a_negative_stretch_is_refused(which: str) -> None:
+@pytest.mark.parametrize("function", [memory_lstm, memory_lstm_torch])
+def test_a_negative_stretch_is_refused(function: Callable[..., object], which: str, value: float) -> None:
     model = Trainer(tiny(stretch=0.0)).model
     assert isinstance(model, MemoryLSTMReverser)
     inputs, state = model.encoder.contributions(), model.initial_state(1)
     with pytest.raises(ValueError, match="a stretch is at least 0"):
-        memory_lstm(
+        function(
             inputs[:1, None],
             torch.ones(1, dtype=torch.int64),
             state,
             model._weights_of(model.encoder),
-            **{"stretch": 0.05, which: -0.1},
+            **{"stretch": 0.05, which: value},
         )
 
 
