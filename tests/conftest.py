@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -14,6 +15,7 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # as in the background of a shell: what tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+os.environ.pop("PYTHONUNBUFFERED", None)  # which hides what is left in the buffer of a stream that takes nothing
 settings.register_profile("stackrev", derandomize=True, deadline=None, database=None)
 settings.load_profile("stackrev")
 

@@ -28,12 +28,24 @@ def prepare() -> None:
     sys.excepthook = _show_traceback
     sys.meta_path.insert(0, _Torch(refused=not _has_working_folder()))
     atexit.register(gc.freeze)  # no last search for cycles in all that torch has made
+    atexit.register(_let_stderr_go)
 
 
 def finish() -> None:
     """What is left is Python's own end, which nothing should interrupt: the result is out."""
     with contextlib.suppress(ValueError, OSError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _let_stderr_go() -> None:
+    """Lose what stderr doesn't take, on which Python would end with an exit code of its own, 120."""
+    from stackrev.cli.output import Stream
+
+    stream = Stream("stderr")
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        stream.discard()
 
 
 def _use_utf_8() -> None:
