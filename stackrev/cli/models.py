@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -277,7 +276,7 @@ def _summary(name: str, folder: Path) -> dict[str, Any]:
         "model": name,
         "folder": str(folder),
         "kind": config.model.kind,
-        "parameters": sum(map(math.prod, config.model.shapes().values())),
+        "parameters": config.model.weights,
         "scores": dict(scores),
     }
 

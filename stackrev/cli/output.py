@@ -96,9 +96,18 @@ class Stream:
     def discard(self) -> None:
         """Nobody can read it any more: point it at nothing, so that no later flush fails."""
         with contextlib.suppress(OSError, ValueError, AttributeError):
+            own = self.file.fileno()  # type: ignore[union-attr]
             nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, self.file.fileno())  # type: ignore[union-attr]
-            os.close(nothing)
+            if nothing != own:
+                os.dup2(nothing, own)
+                os.close(nothing)
+
+    def flush_or_discard(self) -> None:
+        """Let what has been written go, or lose it where the stream takes nothing."""
+        try:
+            self.flush()
+        except (OSError, ValueError):
+            self.discard()
 
 
 class Output:

@@ -28,7 +28,7 @@ def prepare() -> None:
     sys.excepthook = _show_traceback
     sys.meta_path.insert(0, _Torch(refused=not _has_working_folder()))
     atexit.register(gc.freeze)  # no last search for cycles in all that torch has made
-    atexit.register(_let_stderr_go)
+    atexit.register(_end_streams)
 
 
 def finish() -> None:
@@ -37,15 +37,12 @@ def finish() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _let_stderr_go() -> None:
-    """Lose what stderr doesn't take, on which Python would end with an exit code of its own, 120."""
+def _end_streams() -> None:
+    """Lose what a stream doesn't take, on which Python would end with an exit code of its own, 120."""
     from stackrev.cli.output import Stream
 
-    stream = Stream("stderr")
-    try:
-        stream.flush()
-    except (OSError, ValueError):
-        stream.discard()
+    for name in ("stdout", "stderr"):
+        Stream(name).flush_or_discard()
 
 
 def _use_utf_8() -> None:
@@ -159,6 +156,7 @@ def _show_traceback(kind: type[BaseException], error: BaseException, trace: Trac
     from stackrev.cli.output import Output
 
     output = Output(result=False)
+    output.out.flush_or_discard()
     for block in traceback.format_exception(kind, error, trace):
         for line in block.rstrip("\n").split("\n"):
             output.say(line)

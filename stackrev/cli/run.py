@@ -69,10 +69,7 @@ def _report(error: BaseException, words: Sequence[str]) -> int:
         case _:
             message, hint = "out of memory", "try fewer or shorter strings, or a smaller model"
     output = Output(result=False)
-    try:
-        output.flush()
-    except OSError:  # stdout takes nothing, which may be what went wrong
-        output.out.discard()
+    output.out.flush_or_discard()  # that stdout takes nothing may be what went wrong
     output.error(message)
     if hint:
         output.hint(hint)

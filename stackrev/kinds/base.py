@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,6 +52,11 @@ class ModelConfig(Settings):
     def shapes(self) -> Shapes:
         """The shape of every tensor of the model's `state_dict`, without making it."""
         raise NotImplementedError
+
+    @property
+    def weights(self) -> int:
+        """How many numbers are learned."""
+        return sum(math.prod(shape) for name, shape in self.shapes().items() if name not in self.buffers())
 
     def buffers(self) -> Mapping[str, tuple[float, float]]:
         """The tensors of the `state_dict` that are not learned: the least and the greatest value that each may have."""

@@ -122,13 +122,20 @@ class Reverser(nn.Module, Generic[State]):
     def stretch_cells(self, share: float) -> None:
         """Stretch the cells' gates by this share of the configuration's `cell_stretch`, if they can be stretched."""
 
-    def check_buffers(self) -> None:
-        """Refuse a buffer with a value that the configuration does not allow.
+    def check_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Refuse what is not a `state_dict` of this model, values of its buffers included.
 
         Raises:
-            ValueError: One has.
+            ValueError: A tensor is missing or not the model's, has another shape or type, or a buffer is out of range.
         """
-        self.config.check_buffers({name: self.get_buffer(name).flatten().tolist() for name in self.config.buffers()})
+        own = self.state_dict()
+        if wrong := sorted(own.keys() ^ tensors.keys()):
+            raise ValueError(f"{wrong[0]} is {'missing' if wrong[0] in own else 'not of this model'}")
+        for name, each in own.items():
+            given = tensors[name]
+            if (given.shape, given.dtype) != (each.shape, each.dtype):
+                raise ValueError(f"{name} is {given.dtype} {[*given.shape]}, not {each.dtype} {[*each.shape]}")
+        self.config.check_buffers({name: tensors[name].flatten().tolist() for name in self.config.buffers()})
 
     def controllers(self) -> Controllers | None:
         """What bounds for strings of every length need (see `structures/bounds.py`); None if there are none for it."""

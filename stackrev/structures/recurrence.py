@@ -130,7 +130,7 @@ def memory_lstm(
         The top layer's hidden states, the gates and the final state.
 
     Raises:
-        ValueError: A shape is wrong, lengths do not fall, or a stretch is negative.
+        ValueError: A shape is wrong, lengths do not fall, or a stretch is not at least 0.
     """
     check_shapes(inputs, lengths, state, weights, noise, ids)
     _check_stretches(stretch, cell_stretch)

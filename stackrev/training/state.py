@@ -26,6 +26,7 @@ STATE = "training.safetensors"
 
 MAX_THREADS = 1024
 _MOST_COPIES = 5  # of the weights in a state: as they are, as they were last right, what optimizers keep, and room
+_WEIGHTS = ("model.", "right.")  # as they are, and as they were when they were last right, if they have been
 _SMALL_TENSORS = 2**20  # bytes for generators and counters
 
 
@@ -98,9 +99,11 @@ def _checked(path: Path, stored: tensors.Stored) -> State:
     try:
         state = _parse(stored.texts)
         expected = state.config.model.shapes()
-        for name, shape in expected.items():
-            entry = stored.entries.get(f"model.{name}")
-            _require(entry is not None and (entry.dtype, entry.shape) == ("F32", shape), f"the weights {name}")
+        for part in _WEIGHTS:
+            found = {name: each for name, each in stored.entries.items() if name.startswith(part)}
+            for name, shape in expected.items() if found or part == "model." else ():
+                entry = found.get(part + name)
+                _require(entry is not None and (entry.dtype, entry.shape) == ("F32", shape), f"the weights {name}")
         weights = 4 * sum(map(math.prod, expected.values()))
         size = sum(each.size for each in stored.entries.values())
         _require(size <= _MOST_COPIES * weights + _SMALL_TENSORS, "the sizes of its tensors")

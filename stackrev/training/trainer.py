@@ -185,9 +185,9 @@ class Trainer:
         try:
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
             right = _named(tensors, "right.")
-            for weights in (right, model) if right else (model,):
-                self.model.load_state_dict(weights)  # which refuses what does not fit
-                self.model.check_buffers()
+            for weights in (model, right) if right else (model,):
+                self.model.check_state(weights)
+            self.model.load_state_dict(model)
             self._right = {name: tensor.to(self.device, copy=True) for name, tensor in right.items()}
             self.optimizer.restore(_named(tensors, "optimizer."))
             if self._settling is not None:

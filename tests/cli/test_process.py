@@ -137,8 +137,8 @@ class TestStreams:
     @pytest.mark.parametrize(
         "redirection",
         [
-            *(">&-", ">/dev/full"),
-            *(pytest.param(each, marks=SLOW) for each in ("2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full")),
+            *(">&-", ">/dev/full", "2>/dev/full"),
+            *(pytest.param(each, marks=SLOW) for each in ("2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "&>/dev/full")),
         ],
     )
     @pytest.mark.parametrize(
@@ -161,8 +161,14 @@ class TestStreams:
         lines = done.stderr.decode().splitlines()
         assert all(line.startswith(("error: ", "hint: ")) for line in lines), lines
         assert sum(line.startswith("error: ") for line in lines) <= 1
-        if "2>" not in redirection and done.returncode == 1:
+        if "2>" not in redirection and "&>" not in redirection and done.returncode == 1:
             assert lines
+
+    @pytest.mark.parametrize("redirection", [">/dev/full", "&>/dev/full"])
+    def test_a_traceback_that_is_asked_for_leaves_the_exit_code_alone(self, redirection):
+        done = in_shell(f"STACKREV_DEBUG=1 stackrev reverse hi {redirection}")
+        assert done.returncode == 1
+        assert b"sys.excepthook" not in done.stderr
 
     @pytest.mark.slow
     @pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])

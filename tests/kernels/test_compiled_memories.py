@@ -157,8 +157,8 @@ def recurrence_call(
 ):
     """Arguments of `memory_lstm`, and those among them that want a gradient.
 
-    A stretched gate that is shut makes ties, where the places at the start may have any of several derivatives: with a
-    stretch, they are not among them.
+    With a stretch, the places of what the memory has at the start are left out: a gate that is shut makes ties, at
+    which places may have any of several derivatives.
     """
     random, ends = Random(5, dtype), ENDS[name]
     read = ends * M
@@ -216,7 +216,13 @@ def test_recurrence_in_float32(name):
 @pytest.mark.parametrize("name", ["queue", "deque"])
 @pytest.mark.parametrize(("scale", "cell_stretch"), [(5.0, 0.0), (40.0, 0.0), (5.0, 0.05), (5.0, 0.3)])
 def test_recurrence_with_saturated_gates(name, scale, cell_stretch):
-    assert_same(name, 40, 6, 5, 8, 1, scale=scale, stretch=0.05, cell_stretch=cell_stretch, table=9)
+    assert_same(name, 40, 6, 5, 8, 1, N=2, scale=scale, stretch=0.05, cell_stretch=cell_stretch, table=9)
+
+
+@pytest.mark.parametrize("name", ["queue", "deque"])
+@pytest.mark.parametrize("cell_stretch", [0.1, 0.3])
+def test_recurrence_with_stretched_cells(name, cell_stretch):
+    assert_same(name, 20, 5, 9, 13, 2, N=2, cell_stretch=cell_stretch)
 
 
 @pytest.mark.parametrize("name", ["queue", "deque"])

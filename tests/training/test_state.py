@@ -120,11 +120,15 @@ def test_keys_that_are_missing(stored):
 def test_tensors_that_do_not_fit(stored):
     folder, values, raw = stored
     text = {"state": json.dumps(raw)}
+    right = {name.replace("model.", "right."): each for name, each in values.items() if name.startswith("model.")}
     for change in (
         {"model.output.bias": torch.zeros(9)},
         {"model.output.bias": torch.zeros(8, dtype=torch.float64)},
         {"model.output.bias": torch.zeros(8, dtype=torch.int32)},
         {"more": torch.zeros(10**6)},
+        {"right.output.bias": values["model.output.bias"]},
+        right | {"right.output.bias": torch.zeros(8, dtype=torch.float64)},
+        right | {"right.output.bias": torch.zeros(9)},
     ):
         tensors.save(folder / states.STATE, values | change, text)
         assert "is not the state of a run" in refused(folder)

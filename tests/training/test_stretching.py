@@ -199,8 +199,11 @@ def test_a_stretch_that_is_out_of_range_is_neither_saved_nor_resumed(tmp_path: P
     for name in ("model.cell_stretch", "right.cell_stretch"):
         wrong = {**tensors, **({f"right.{key}": each for key, each in Trainer(tiny()).model.state_dict().items()})}
         wrong[name] = torch.full((1,), value)
-        with pytest.raises(TrainingError, match="does not fit"):
-            Trainer(tiny()).restore(wrong, description)
+        trainer = Trainer(tiny())
+        before = {key: each.clone() for key, each in trainer.model.state_dict().items()}
+        with pytest.raises(TrainingError, match="does not fit the configuration: cell_stretch is not between"):
+            trainer.restore(wrong, description)
+        assert all(each.equal(before[key]) for key, each in trainer.model.state_dict().items())
 
 
 def test_a_stretch_that_float32_rounds_up_is_in_range(tmp_path: Path) -> None:
@@ -213,7 +216,8 @@ def test_a_stretch_that_float32_rounds_up_is_in_range(tmp_path: Path) -> None:
 
 def test_the_stretch_is_not_counted_as_a_weight(tmp_path: Path) -> None:
     model = saved(tmp_path, "queue-lstm", 0.125)
-    assert checkpoints.verify(tmp_path).parameters == sum(each.numel() for each in model.parameters())
+    learned = sum(each.numel() for each in model.parameters())
+    assert checkpoints.verify(tmp_path).parameters == model.config.weights == learned
 
 
 @pytest.mark.parametrize("value", [-0.1, math.nan])
