@@ -67,7 +67,7 @@ CELLS = (
     *(Cell("stack-lstm", task, _FEW_SEEDS) for task in ("copy", "bigram-flip", "svo-sov", "gender")),
     Cell("queue-lstm", "reversal", _FEW_SEEDS),
     *(Cell("lstm", task, 1, (("batches", 8000),)) for task in ("copy", "svo-sov", "gender")),
-    Cell("lstm", "bigram-flip", 1, (("batches", 3000),)),
+    Cell("lstm", "bigram-flip", 1),
 )
 """What is measured. The stack-LSTM on reversal is the default setting of the other tables, and the LSTM and the RNN
 there are the packaged ones."""

@@ -264,9 +264,9 @@ def _paper(results: Results) -> str:
         f"{again} of those {of} runs started over. Batches and seconds count all starts. "
         "`stackrev experiment run FOLDER --model queue-lstm --set task=bigram-flip --seeds 0-19` makes such a row. "
         "Runs that have learned were tried on 20 strings of 10,000 symbols and one of 1,000,000, sentences of the two "
-        "grammars included. The LSTM had 8,000 batches, where 12,000 are the default, on a GPU and with another "
-        "version of torch, but on flipping bigrams 3,000, on a CPU; on reversal it and the RNN are the packaged "
-        f"models. What a structure cannot do, and why, is in docs/research.md.\n\n{_table(rows)}"
+        "grammars included. The LSTM had its 12,000 batches on flipping bigrams, on a CPU; on copying and the "
+        "two grammars it had 8,000, on a GPU and with another version of torch; on reversal it and the RNN are the "
+        f"packaged models. What a structure cannot do, and why, is in docs/research.md.\n\n{_table(rows)}"
     )
 
 
