@@ -96,7 +96,7 @@ def train(
         for each in changes:
             out.note(f"goes on with {each.setting} = {each.new} in place of {each.old}")
         if not all(each.exact for each in changes):
-            out.note("its weights will not be, bit for bit, those of a run that was started with these settings")
+            out.note("its weights may not be, bit for bit, those of a run that was started with these settings")
         set_threads(threads or run.threads)
     else:
         set_threads(threads)

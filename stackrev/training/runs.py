@@ -53,7 +53,7 @@ class Change:
         setting: Its name.
         old: Its value so far, as the command line has it.
         new: Its value from now on.
-        exact: Whether the run's weights stay, bit for bit, those of a run that had the new value from its start.
+        exact: Whether the weights are certain to be, bit for bit, those of a run that had `new` from its start.
     """
 
     setting: str
@@ -380,8 +380,10 @@ def _changes(trainer: Trainer, config: Config) -> list[Change]:
         return [Change("kind", ours.model.kind, theirs.model.kind, exact=False)]
     progress, training = trainer.progress, ours.training
     exact = {
-        "batches": same_with_more(training, progress.history, progress.solved_batch, progress.batch),
-        "settle_batches": not (progress.solved_batch is not None and training.settles_by_number),
+        "batches": theirs.training.batches > progress.batch
+        and same_with_more(training, progress.history, progress.solved_batch, progress.batch),
+        "settle_batches": progress.solved_batch is None
+        or not (training.settles_by_number or progress.batch >= trainer.end),  # where it was checked
         # At which checks a run is right decides when it begins to settle.
         "check_every": False,
         "device": len({resolve_device(each.training.device, each.model.kind) for each in (ours, theirs)}) == 1,

@@ -41,11 +41,12 @@ def sharpening(training: TrainingConfig, history: Sequence[Mapping[str, Any]]) -
 def same_with_more(
     training: TrainingConfig, history: Sequence[Mapping[str, Any]], solved: int | None, batch: int
 ) -> bool:
-    """Whether a run that is given more batches goes on as if it had been given them from the start.
+    """Whether a run that is given more batches is certain to go on as if it had been given them from the start.
 
-    It does not if its rate has fallen by a schedule that depends on their number. Nor does it if the check after its
-    last batch, which there would not have been, decides something: that the run is solved, divides its logits or starts
-    over.
+    It is not if its rate has fallen by a schedule that depends on their number, nor if an earlier end left a check
+    where there would have been none. The check after its last batch would not have been there, or would have been of
+    fewer strings. So nothing is certain if that check can decide something: whether the run starts over or divides its
+    logits, which weights a solved run would go back to, or how it goes on to settle for a proof.
 
     Args:
         training: The settings so far.
@@ -55,11 +56,16 @@ def same_with_more(
     """
     if training.schedule != "constant" or (solved or 0) % training.check_every:
         return False
-    if batch < training.batches:
+    ended = batch >= training.batches
+    settled = not ended and solved is not None and history[-1]["batch"] == batch  # which has a check of its own
+    before = history[:-1] if ended or settled else history
+    if any(line["batch"] % training.check_every for line in before):
+        return False
+    if not ended or solved == batch:
         return True
-    before = history[:-1]
-    undecided = training.restart_batches is not None and all(least_right(line) < PROMISING for line in before)
-    return not undecided and sharpening(training, before) == sharpening(training, history)
+    may_start_over = training.restart_batches is not None and all(least_right(line) < PROMISING for line in before)
+    may_sharpen = training.sharpen_from < 1 and not sharpening(training, before)
+    return solved is None and not may_start_over and not may_sharpen
 
 
 def learning_rate(

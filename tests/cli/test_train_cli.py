@@ -49,8 +49,8 @@ class TestTrain:
         assert said[3] == "starting over: less than half of the strings are right"
         assert "note: the run started over after 2 batches, because less than half of the strings were right" in said
         resumed = stackrev("train", "--resume", "--output", str(tmp_path / "run"), "--batches", "6").err
-        assert "bit for bit" in resumed
         assert "started over after 4 batches" in resumed
+        assert "note: its weights may not be, bit for bit, those of a run that was started with" in resumed
         assert "ed over after" not in stackrev("train", *TINY, "--output", str(tmp_path / "plain")).err
 
     def test_the_folder_has_the_name_of_model_and_seed(self, stackrev, tmp_path, monkeypatch):

@@ -147,6 +147,7 @@ def test_a_run_that_ends_where_it_would_start_over_does_so_with_more_batches(bat
     resumed.run()
     same = all(torch.equal(each, weights(whole)[name]) for name, each in weights(resumed).items())
     assert same is alike
+    assert not same_with_more(first.config.training, first.progress.history, None, batches)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,16 @@ def test_a_run_that_ends_where_it_would_start_over_does_so_with_more_batches(bat
         ({"sharpen_from": 0.7}, [(3, 0.5, 0.5), (7, 0.8, 0.8)], None, 7, False),
         ({"sharpen_from": 0.7}, [(3, 0.8, 0.8), (7, 0.8, 0.8)], None, 7, True),
         ({}, [(3, 0.5, 0.5), (7, 1.0, 1.0)], 7, 7, False),
-        ({}, [(3, 0.5, 0.5), (6, 1.0, 1.0), (7, 1.0, 1.0)], 6, 7, True),
+        ({"batches": 6}, [(3, 0.0, 0.0), (6, 0.0, 0.0)], None, 6, False),
+        ({"batches": 6}, [(3, 0.5, 0.5), (6, 0.0, 0.0)], None, 6, True),
+        ({"batches": 6, "sharpen_from": 0.7}, [(3, 0.5, 0.5), (6, 0.5, 0.5)], None, 6, False),
+        ({"batches": 9}, [(3, 0.5, 0.5), (7, 0.5, 0.5), (9, 0.5, 0.5)], None, 9, False),
+        ({"batches": 9}, [(3, 0.5, 0.5), (7, 0.5, 0.5)], None, 8, False),
+        ({"batches": 6}, [(3, 0.5, 0.5), (6, 1.0, 1.0)], 6, 6, True),
+        ({}, [(3, 0.5, 0.5), (6, 1.0, 1.0), (7, 1.0, 1.0)], 6, 7, False),
+        ({"batches": 9}, [(3, 0.5, 0.5), (6, 1.0, 1.0), (9, 1.0, 1.0)], 6, 9, False),
+        ({"batches": 9}, [(3, 0.5, 0.5), (6, 1.0, 1.0)], 6, 8, True),
+        ({"batches": 9}, [(3, 0.5, 0.5), (6, 1.0, 1.0), (8, 1.0, 1.0)], 6, 8, True),
     ],
 )
 def test_with_more_batches_a_run_goes_on_as_if_it_had_had_them(
