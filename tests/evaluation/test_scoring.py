@@ -179,7 +179,7 @@ def test_scores_do_not_depend_on_the_number_of_threads(margins: bool, threads: C
 @compiled
 def test_an_interrupt_stops_strings_that_are_at_work(threads: Callable[[int], None]) -> None:
     threads(2)
-    strings, before = [string("abc" * 50_000)] * 3, threading.active_count()
+    strings, before = [string("abc" * 50_000)] * 20, threading.active_count()
     told: list[int] = []
 
     def once(count: int) -> None:
@@ -188,7 +188,7 @@ def test_an_interrupt_stops_strings_that_are_at_work(threads: Callable[[int], No
 
     with pytest.raises(KeyboardInterrupt):
         score(handmade_reverser(), strings, on_progress=once)
-    assert len(told) <= 2
+    assert len(told) < len(strings)  # each string would tell several times
     assert threading.active_count() == before
 
 
