@@ -188,7 +188,7 @@ def test_an_interrupt_stops_strings_that_are_at_work(threads: Callable[[int], No
 
     with pytest.raises(KeyboardInterrupt):
         score(handmade_reverser(), strings, on_progress=once)
-    assert len(told) < len(strings)  # each string would tell several times
+    assert len(told) <= 2 * 2 + 1  # as many as two threads work on ahead of what is asked for
     assert threading.active_count() == before
 
 
