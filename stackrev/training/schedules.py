@@ -57,7 +57,8 @@ def same_with_more(
     if training.schedule != "constant" or (solved or 0) % training.check_every:
         return False
     ended = batch >= training.batches
-    settled = not ended and solved is not None and history[-1]["batch"] == batch  # which has a check of its own
+    checked = bool(history) and history[-1]["batch"] == batch
+    settled = checked and solved is not None  # a run that has settled is checked then, whatever its number of batches
     before = history[:-1] if ended or settled else history
     if any(line["batch"] % training.check_every for line in before):
         return False

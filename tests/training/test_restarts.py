@@ -172,6 +172,8 @@ def test_a_run_that_ends_where_it_would_start_over_does_so_with_more_batches(bat
         ({"batches": 9}, [(3, 0.5, 0.5), (6, 1.0, 1.0), (9, 1.0, 1.0)], 6, 9, False),
         ({"batches": 9}, [(3, 0.5, 0.5), (6, 1.0, 1.0)], 6, 8, True),
         ({"batches": 9}, [(3, 0.5, 0.5), (6, 1.0, 1.0), (8, 1.0, 1.0)], 6, 8, True),
+        ({}, [], None, 2, True),
+        ({}, [], 3, 4, True),
     ],
 )
 def test_with_more_batches_a_run_goes_on_as_if_it_had_had_them(
