@@ -1,8 +1,10 @@
 """Let processes fight for the folder of a run, and kill them: no folder may be damaged, and no save may be lost.
 
-A *pair* is two `stackrev train --resume` started at once on one folder. One trains, the other gives up with one line;
-or, in every second pair, both are killed at a random moment, and a third goes on. A *kill* ends a run with SIGKILL at a
-random moment, and the next goes on. In the end the weights must be, bit for bit, those of an undisturbed run.
+A *pair* is two `stackrev train --resume` started at once on one folder. Every second pair is killed at a random moment,
+and a third process goes on. Of the other pairs, every second one *meets*: both processes have read the folder before
+either trains, so that one trains and the other gives up with one line. Where they do not meet, one may be done before
+the other begins. A *kill* ends a run with SIGKILL at a random moment, and the next goes on. In the end the weights must
+be, bit for bit, those of an undisturbed run.
 
     python scripts/race_runs.py --pairs 20 --kills 30
 """
@@ -12,11 +14,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import multiprocessing
 import os
 import random
 import signal
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,8 @@ SETTINGS = (
     *("--held-out-samples", "5", "--check-every", "1", "--device", "cpu", "--threads", "1", "--quiet"),
 )
 BATCHES = 60
+MEETING_SECONDS = 100.0
+"""How long the first of two processes waits for the second to have read the folder."""
 
 
 class _Reached(Exception):
@@ -74,11 +80,21 @@ def _start(folder: Path, **training: Any) -> None:
     Run.start(folder, replace(config, training=replace(config.training, **training)))
 
 
-def _resume(folder: Path, errors: Path, ready: int) -> int:
-    """A process that goes on with a run as soon as it can read a byte; its id."""
+def _resume(folder: Path, errors: Path, ready: int, meet: Callable[[], object] = lambda: None) -> int:
+    """A process that goes on with a run as soon as it can read a byte; its id.
+
+    It calls `meet` when it has read the folder and before it trains.
+    """
     child = os.fork()
     if child:
         return child
+    train = Run.train
+
+    def train_together(run: Run, *arguments: Any, **options: Any) -> bool:
+        meet()
+        return train(run, *arguments, **options)
+
+    Run.train = train_together  # type: ignore[method-assign]
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT, 0o666), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.read(ready, 1)
@@ -90,9 +106,11 @@ def _pair(folder: Path, number: int, chance: random.Random, pace: float) -> int:
     _start(folder, seed=number, batches=BATCHES, settle_batches=None)
     ready, go = os.pipe()
     logs = [folder.with_name(f"{folder.name}-{which}") for which in "ab"]
-    children = [_resume(folder, log, ready) for log in logs]
-    os.write(go, b"xx")
     killed = number % 2 == 1
+    met = number % 4 == 0
+    barrier = multiprocessing.get_context("fork").Barrier(2, timeout=MEETING_SECONDS)
+    children = [_resume(folder, log, ready, barrier.wait if met else lambda: None) for log in logs]
+    os.write(go, b"xx")
     if killed:
         time.sleep(pace * chance.uniform(0.0, 2.0))
         for child in children:
@@ -106,6 +124,7 @@ def _pair(folder: Path, number: int, chance: random.Random, pace: float) -> int:
         assert code in ((0, 1, -signal.SIGKILL) if killed else (0, 1)), lines
         assert code != 1 or (lines[0].startswith("error: another process") and len(lines) <= 2), lines
     assert killed or 0 in codes, "nobody went on"
+    assert not met or sorted(codes) == [0, 1], "both went on from the same batch"
     run = Run.resume(folder)
     run.train()
     left = [each.name for each in folder.iterdir() if each.name.startswith(".")]
