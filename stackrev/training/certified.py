@@ -152,10 +152,11 @@ class Settling:
         """Take back what `state` gave.
 
         Raises:
-            KeyError: Something is missing.
-            ValueError: Something is not what `state` gives.
+            ValueError: Something is missing, or is not what `state` gives.
         """
         for name, ours in self.state().items():
+            if name not in tensors:
+                raise ValueError(f"settling.{name} is missing")
             theirs = tensors[name]
             if (theirs.shape, theirs.dtype) != (ours.shape, ours.dtype) or not bool(torch.isfinite(theirs).all()):
                 raise ValueError(f"settling.{name} is not what it should be")

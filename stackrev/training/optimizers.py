@@ -116,17 +116,16 @@ class Optimizer:
         """Take back what `state` gave.
 
         Raises:
-            KeyError: Something is missing, or is not of this optimizer.
-            RuntimeError: Something has another shape.
+            ValueError: Something is missing or is not of this optimizer, or has another shape.
         """
-        unknown = tensors.keys() - {f"{key}.{name}" for name, state in self._state.items() for key in state}
-        if unknown:
-            raise KeyError(min(unknown))
+        own = {f"{key}.{name}" for name, state in self._state.items() for key in state}
+        if wrong := sorted(own ^ tensors.keys()):
+            raise ValueError(f"optimizer.{wrong[0]} is {'missing' if wrong[0] in own else 'not of this optimizer'}")
         for name, state in self._state.items():
             for key, each in state.items():
                 stored = tensors[f"{key}.{name}"]
                 if stored.shape != each.shape:
-                    raise RuntimeError(f"{key}.{name} has the shape {list(stored.shape)}, not {list(each.shape)}")
+                    raise ValueError(f"optimizer.{key}.{name} has the shape {[*stored.shape]}, not {[*each.shape]}")
                 each.copy_(stored)
 
 

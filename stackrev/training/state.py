@@ -57,6 +57,11 @@ def is_right(line: Mapping[str, Any]) -> bool:
     return bool(line["validation"]["coarse"] == line["test"]["coarse"] == 1)
 
 
+def named(values: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, by their names without it."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
 def write(folder: Path, values: Mapping[str, Tensor], state: State) -> None:
     """Replace the file that a run resumes from, in one rename; the folder's lock is held.
 

@@ -33,7 +33,7 @@ from stackrev.training.events import BatchEvent, CheckEvent, OnEvent
 from stackrev.training.noise import noise_on_symbols
 from stackrev.training.optimizers import Optimizer, grow, soft_threshold
 from stackrev.training.schedules import last_start, learning_rate, sharpening
-from stackrev.training.state import is_right
+from stackrev.training.state import is_right, named
 
 CHECK_SAMPLES = 100
 """A check scores this many held-out strings of either set. Where all are right and it matters, it goes on to the whole
@@ -184,20 +184,21 @@ class Trainer:
         """
         try:
             model = {name: tensors[f"model.{name}"] for name in self.model.state_dict()}
-            right = _named(tensors, "right.")
+            right = named(tensors, "right.")
             for weights in (model, right) if right else (model,):
                 self.model.check_state(weights)
             self.model.load_state_dict(model)
             self._right = {name: tensor.to(self.device, copy=True) for name, tensor in right.items()}
-            self.optimizer.restore(_named(tensors, "optimizer."))
+            self.optimizer.restore(named(tensors, "optimizer."))
             if self._settling is not None:
-                self._settling.restore(_named(tensors, "settling."))
+                self._settling.restore(named(tensors, "settling."))
             for name, generator in self._generators.items():
                 generator.set_state(tensors[f"generator.{name}"])
             self.progress = Progress(**copy.deepcopy(description["progress"]))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise TrainingError(
-                f"the training state does not fit the configuration: {str(error).splitlines()[0]}",
+                f"the training state does not fit the configuration: {reason}",
                 hint="resume with the configuration the run was started with",
             ) from None
 
@@ -386,11 +387,6 @@ class Trainer:
         progress.loss_sum, progress.loss_count = 0.0, 0
         progress.history.append(event.to_dict())
         return replace(event, restarts=self._last_start == progress.batch and not self.done)
-
-
-def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without that beginning."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def train(config: Config, on_event: OnEvent | None = None) -> Trainer:

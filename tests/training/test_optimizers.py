@@ -62,10 +62,12 @@ def test_a_state_of_other_shapes_is_refused(name: Any) -> None:
     state = optimizer.state()
     optimizer.restore(state)
     key = next(each for each in state if each.endswith("0.weight") and not each.startswith("step"))
-    with pytest.raises(RuntimeError, match="has the shape"):
+    with pytest.raises(ValueError, match="has the shape"):
         optimizer.restore({**state, key: torch.zeros(())})
-    with pytest.raises(KeyError, match="other"):
+    with pytest.raises(ValueError, match=r"optimizer\.other is not of this optimizer"):
         optimizer.restore({**state, "other": torch.zeros(())})
+    with pytest.raises(ValueError, match=rf"optimizer\.{key} is missing"):
+        optimizer.restore({name: each for name, each in state.items() if name != key})
 
 
 def test_a_soft_threshold() -> None:

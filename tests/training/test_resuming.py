@@ -144,6 +144,15 @@ def test_a_state_that_does_not_fit(spoil: Callable[[dict[str, Tensor], dict[str,
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("name", ["model.logits.weight", "generator.batches", "optimizer.exp_avg.logits.weight"])
+def test_what_a_state_lacks_is_named(name: str) -> None:
+    config = tiny(optimizer="adam")
+    tensors, description = snapshot(uninterrupted(config))
+    del tensors[name]
+    with pytest.raises(TrainingError, match=rf"does not fit the configuration: '?{name}'? is missing$"):
+        Trainer(config).restore(tensors, description)
+
+
 def test_a_state_of_another_model() -> None:
     with pytest.raises(TrainingError, match="does not fit"):
         Trainer(tiny("lstm")).restore(*train(tiny("stack-lstm")).state())
