@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from stackrev.cli.output import Output
 from stackrev.cli.usage import UsageError
 from stackrev.errors import did_you_mean
 
@@ -37,7 +38,20 @@ class App(typer.Typer):
         return super().command(*names, cls=Command, **more)
 
 
-class Command(TyperCommand):
+class _Page:
+    """What the pages of commands and of groups share."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The page.
+
+        Raises:
+            StackrevError: stdout is closed.
+        """
+        Output()
+        return str(super().get_help(ctx))  # type: ignore[misc]
+
+
+class Command(_Page, TyperCommand):
     """A command with a help page of ours."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
@@ -49,7 +63,7 @@ class Command(TyperCommand):
         _write_parameters(self, ctx, formatter)
 
 
-class Group(TyperGroup):
+class Group(_Page, TyperGroup):
     """A group of commands with a help page of ours."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:

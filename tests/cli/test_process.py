@@ -181,6 +181,11 @@ class TestStreams:
         assert (done.returncode, done.stderr.splitlines()[0]) == (1, error)
         assert len(done.stderr.splitlines()) <= 2
 
+    @pytest.mark.parametrize("words", ["--help", "reverse -h", "models --help", "models"])
+    def test_a_help_page_is_a_result(self, words):
+        done = in_shell(f"stackrev {words} >&-")
+        assert (done.returncode, done.stderr.splitlines()[0]) == (1, b"error: stdout is closed")
+
     def test_a_closed_stdout_is_noticed_before_the_work(self, tmp_path):
         done = in_shell(f"stackrev train {shlex.join(TINY)} --output run >&-", cwd=tmp_path)
         assert (done.returncode, done.stderr.splitlines()[0]) == (1, b"error: stdout is closed")
