@@ -258,7 +258,10 @@ def _paper(results: Results) -> str:
     return (
         "Strings of 8-64 symbols are learned and those of 65-128 tested, with the default settings of the model and "
         "the task; every seed from 0 up counts, as many as the table says. A run has learned when every validation and "
-        "test string is right, and scores are those at the end of a run. A run of the queue-LSTM or the deque-LSTM "
+        "test string is right, and scores are those at the end of a run. So these strings decide when a run ends and "
+        "with which weights. The column of unseen strings counts the runs that answer every one of 1,000 others of "
+        "65-128 exactly, or are proved to answer every string (`--unseen 65-128:1000`). A run of the queue-LSTM or the "
+        "deque-LSTM "
         "on SVO to SOV, or of the deque-LSTM on gender, starts over with new weights if no check has found half of "
         "both held-out sets right after a number of batches (`--restart-batches`). "
         f"{again} of those {of} runs started over. Batches and seconds count all starts. "

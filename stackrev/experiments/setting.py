@@ -38,8 +38,9 @@ class ExperimentSetting:
 
     def __post_init__(self) -> None:
         task, length = task_of(self.config.data), self.asked.get("runs_of_each")
-        if self.asked.get("exact") and not task.knows:
-            raise ConfigError(f"nobody knows the answers of {task.name} at other lengths", hint="leave out --exact")
+        for name in ("exact", "unseen"):
+            if self.asked.get(name) and not task.knows:
+                raise ConfigError(f"nobody knows other answers of {task.name}", hint=f"leave out --{name}")
         if length and not (task.uniform and length % task.length_step == 0):
             raise ConfigError(
                 f"{task.name} has no string of {length:,} times one symbol", hint="leave out --runs-of-each"

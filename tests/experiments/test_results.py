@@ -228,12 +228,24 @@ def test_the_rows_of_the_papers_table(report):
         test = {"coarse": coarse, "fine": 0.99951}
         return {"solved_batch": solved, "solved_seconds": solved and solved / 10, "test": test, "exact": tried}
 
+    def unseen(right: int) -> dict[str, Any]:
+        return {"unseen": {"lengths": "65-128", "exact": right, "samples": 1000}}
+
     cell = report.paper.Cell("queue-lstm", "bigram-flip")
     runs = [run(100, 1.0, **{"10000": (20, 20)}), run(300, 1.0, **{"10000": (19, 20)}), run(None, 0.9997)]
     alone = {"model": "rnn", "solved_batch": None, "solved_seconds": None, "scores": {"65-128": runs[2]["test"]}}
     head, reversal, row = report.paper.rows({cell: runs}, [], [alone, {**alone, "model": "stack-lstm"}])
     assert len(head) == len(row) == len(reversal)
     assert row == (
-        *("bigram-flip", "queue-LSTM", ".55 / .98", "1.000 / 0.999", "2 of 3", "200", "20.0", "1 of 3", "-"),
+        *("bigram-flip", "queue-LSTM", ".55 / .98", "1.000 / 0.999", "2 of 3", "-", "200", "20.0", "1 of 3", "-"),
     )
-    assert reversal == ("reversal", "RNN", "-", "0.999 / 0.999", "0 of 1", "-", "-", "-", "-")
+    assert reversal == ("reversal", "RNN", "-", "0.999 / 0.999", "0 of 1", "-", "-", "-", "-", "-")
+    for of_both, share in (
+        (({}, unseen(1000)), "1 of 3"),
+        ((unseen(1000), unseen(999)), "1 of 3"),
+        ((unseen(999), unseen(999)), "0 of 3"),
+        (({"proof": {"proved": True}}, {"proof": {"proved": True}}), "2 of 3"),
+        (({"proof": {"proved": False}}, {"proof": None, "unseen": None}), "-"),
+    ):
+        known = [{**each, **more} for each, more in zip(runs, (*of_both, {}), strict=True)]
+        assert report.paper.rows({cell: known}, [], [])[-1][head.index("right on all unseen strings")] == share

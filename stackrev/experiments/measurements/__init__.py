@@ -11,10 +11,12 @@ from stackrev.experiments.measurements.base import Measurement
 from stackrev.experiments.measurements.exact import EXACT
 from stackrev.experiments.measurements.proof import PROOF
 from stackrev.experiments.measurements.runs_of_each import RUNS_OF_EACH
+from stackrev.experiments.measurements.unseen import UNSEEN
 
 MEASUREMENTS: dict[str, Measurement] = {
     "exact": EXACT,
     "runs_of_each": RUNS_OF_EACH,
     "proof": PROOF,
+    "unseen": UNSEEN,
 }
 """Everything that can be measured, by name."""
