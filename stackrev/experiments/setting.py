@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from stackrev.config import to_dict
+from stackrev.config import LengthRange, to_dict
 from stackrev.errors import ConfigError, FileError, MissingFileError, StudyError, StudyNotFoundError
 from stackrev.experiments.measurements import MEASUREMENTS
 from stackrev.kinds.config import Config, read_config
@@ -41,6 +41,12 @@ class ExperimentSetting:
         for name in ("exact", "unseen"):
             if self.asked.get(name) and not task.knows:
                 raise ConfigError(f"nobody knows other answers of {task.name}", hint=f"leave out --{name}")
+        unseen = self.asked.get("unseen")
+        ranges = [*self.asked.get("exact", ()), *([unseen["lengths"]] if unseen else ())]
+        for lengths in map(LengthRange.parse, ranges):
+            if not task.has_source(lengths):
+                refused = task.no_source(lengths)
+                raise ConfigError(refused.message, hint=refused.hint)
         if length and not (task.uniform and length % task.length_step == 0):
             raise ConfigError(
                 f"{task.name} has no string of {length:,} times one symbol", hint="leave out --runs-of-each"

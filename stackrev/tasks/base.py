@@ -140,6 +140,10 @@ class Task:
             raise self.no_source(LengthRange(minimum=count, maximum=count))
         return read
 
+    def has_source(self, lengths: LengthRange) -> bool:
+        """Whether some source can have a length in a range, by `length_step` and `shortest`."""
+        return lengths.maximum // self.length_step * self.length_step >= max(lengths.minimum, self.shortest)
+
     def no_source(self, lengths: LengthRange) -> DataError:
         """The error that no source has a length in a range."""
         hint = "ask for other lengths"

@@ -6,7 +6,9 @@ import torch
 from stackrev.config import LengthRange
 from stackrev.errors import ConfigError
 from stackrev.evaluation import scoring
+from stackrev.experiments import presets
 from stackrev.experiments.measurements.unseen import UNSEEN
+from stackrev.experiments.setting import ExperimentSetting
 from stackrev.kinds.config import DataConfig
 from stackrev.kinds.stack_lstm import StackLSTMConfig
 from stackrev.models import build
@@ -49,3 +51,13 @@ def test_what_can_be_asked_of_unseen_strings():
     for raw in (None, 5, {}, {"lengths": "9"}, {"lengths": 9, "samples": 1}, {"lengths": "9", "samples": True}):
         with pytest.raises(ConfigError):
             check(raw)
+
+
+@pytest.mark.parametrize("asked", [{"unseen": {"lengths": "65", "samples": 5}}, {"exact": {"10": 1, "9": 1}}])
+def test_lengths_that_the_task_does_not_have_are_refused_before_the_training(asked):
+    config = presets.configure("queue-lstm", {"task": "bigram-flip"})
+    with pytest.raises(ConfigError, match="bigram-flip has no string of") as caught:
+        ExperimentSetting("x", config, asked)
+    assert "multiple of 2" in caught.value.hint
+    for fine in ({"unseen": {"lengths": "65-66", "samples": 5}}, {"exact": {"10": 1}}, {}):
+        assert ExperimentSetting("x", config, fine).asked == fine
