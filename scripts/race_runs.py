@@ -20,6 +20,7 @@ import random
 import signal
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,8 @@ SETTINGS = (
     *("--held-out-samples", "5", "--check-every", "1", "--device", "cpu", "--threads", "1", "--quiet"),
 )
 BATCHES = 60
+UNEXPECTED = 70
+"""The exit code of a process that ended by an exception."""
 MEETING_SECONDS = 100.0
 """How long the first of two processes waits for the second to have read the folder."""
 
@@ -97,8 +100,14 @@ def _resume(folder: Path, errors: Path, ready: int, meet: Callable[[], object] =
     Run.train = train_together  # type: ignore[method-assign]
     os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT, 0o666), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.read(ready, 1)
-    os._exit(stackrev(["train", "--resume", "--output", str(folder), "--quiet"]))
+    code = UNEXPECTED
+    try:
+        os.read(ready, 1)
+        code = stackrev(["train", "--resume", "--output", str(folder), "--quiet"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # whatever happened: the scratch folder is the parent's to remove
 
 
 def _pair(folder: Path, number: int, chance: random.Random, pace: float) -> int:

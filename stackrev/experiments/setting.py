@@ -40,9 +40,11 @@ class ExperimentSetting:
         task, length = task_of(self.config.data), self.asked.get("runs_of_each")
         for name in ("exact", "unseen"):
             if self.asked.get(name) and not task.knows:
-                raise ConfigError(f"nobody knows other answers of {task.name}", hint=f"leave out --{name}")
+                raise ConfigError(
+                    f"nobody knows the answers of {task.name} to other strings", hint=f"leave out --{name}"
+                )
         unseen = self.asked.get("unseen")
-        ranges = [*self.asked.get("exact", ()), *([unseen["lengths"]] if unseen else ())]
+        ranges = [*(self.asked.get("exact") or ()), *([unseen["lengths"]] if unseen else ())]
         for lengths in map(LengthRange.parse, ranges):
             if not task.has_source(lengths):
                 refused = task.no_source(lengths)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+LONGEST_SENTENCE = 2_000_000
+"""How many words the longest sentence of a grammar has that can be drawn."""
+
 
 class Task:
     """A map from strings to strings that a model is to learn.
@@ -42,6 +45,7 @@ class Task:
             task's own.
         length_step: What the length of every source is a multiple of, where sources are uniform.
         shortest: How many symbols the shortest source has, the empty one aside.
+        longest: How many the longest has that can be drawn; None if any number can.
         knows: Whether `answer` knows what is to be written for any source.
     """
 
@@ -52,6 +56,7 @@ class Task:
     uniform: bool = True
     length_step: int = 1
     shortest: int = 1
+    longest: int | None = None
     certifiable: bool = False
     knows: bool = True
 
@@ -141,14 +146,18 @@ class Task:
         return read
 
     def has_source(self, lengths: LengthRange) -> bool:
-        """Whether some source can have a length in a range, by `length_step` and `shortest`."""
+        """Whether sources of a range of lengths can be drawn, by `length_step`, `shortest` and `longest`."""
+        if self.longest is not None and lengths.maximum > self.longest:
+            return False
         return lengths.maximum // self.length_step * self.length_step >= max(lengths.minimum, self.shortest)
 
     def no_source(self, lengths: LengthRange) -> DataError:
         """The error that no source has a length in a range."""
         hint = "ask for other lengths"
         if lengths.maximum < self.shortest:
-            hint = f"the shortest has {self.shortest} {self.unit}s"
+            hint = f"the shortest has {self.shortest} {self.unit}{'s' if self.shortest > 1 else ''}"
+        elif self.longest is not None and lengths.maximum > self.longest:
+            hint = f"at most {self.longest:,} {self.unit}s"
         elif self.length_step > 1:
             hint = f"a length must be a multiple of {self.length_step}"
         return DataError(f"{self.name} has no string of {lengths} symbols", hint=hint)

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
-from stackrev.tasks.base import Task
+from stackrev.tasks.base import LONGEST_SENTENCE, Task
 from stackrev.tasks.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Gender(Task):
     )  # fmt: skip
     uniform = False
     shortest = 5
+    longest = LONGEST_SENTENCE
 
     @override
     def answer(self, string: Sequence[int]) -> list[int]:

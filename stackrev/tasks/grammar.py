@@ -24,11 +24,10 @@ import torch
 
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
+from stackrev.tasks.base import LONGEST_SENTENCE
 from stackrev.tasks.inside import Inside, Production
 from stackrev.tasks.relaxed import RelaxedInside
 
-LONGEST = 2_000_000
-"""The longest source that can be drawn."""
 DIRECT = 20_000
 """The longest source for which the table of p_X(n) is filled directly, in time that grows with the square of n.
 
@@ -151,8 +150,10 @@ class Grammar:
         Raises:
             DataError: No sentence has a length in the range, or the range goes too far.
         """
-        if lengths.maximum > LONGEST:
-            raise DataError(f"sentences of {lengths.maximum:,} words are too long", hint=f"at most {LONGEST:,}")
+        if lengths.maximum > LONGEST_SENTENCE:
+            raise DataError(
+                f"sentences of {lengths.maximum:,} words are too long", hint=f"at most {LONGEST_SENTENCE:,}"
+            )
         inside = self._inside(lengths.maximum)
         table = inside.table[self._root][lengths.minimum : lengths.maximum + 1]
         logarithms = table.log() + inside.decay * torch.arange(len(table), dtype=torch.float64)

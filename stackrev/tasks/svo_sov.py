@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
-from stackrev.tasks.base import Task
+from stackrev.tasks.base import LONGEST_SENTENCE, Task
 from stackrev.tasks.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class SvoSov(Task):
     target_vocabulary = Vocabulary.of(_words(1), words=True)
     uniform = False
     shortest = 3
+    longest = LONGEST_SENTENCE
 
     @override
     def answer(self, string: Sequence[int]) -> list[int]:

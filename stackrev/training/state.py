@@ -108,7 +108,9 @@ def _checked(path: Path, stored: tensors.Stored) -> State:
             found = {name: each for name, each in stored.entries.items() if name.startswith(part)}
             for name, shape in expected.items() if found or part == "model." else ():
                 entry = found.get(part + name)
-                _require(entry is not None and (entry.dtype, entry.shape) == ("F32", shape), f"the weights {name}")
+                if entry is None:
+                    raise CheckpointError(f"{part}{name} is missing")
+                _require((entry.dtype, entry.shape) == ("F32", shape), f"the weights {name}")
         weights = 4 * sum(map(math.prod, expected.values()))
         size = sum(each.size for each in stored.entries.values())
         _require(size <= _MOST_COPIES * weights + _SMALL_TENSORS, "the sizes of its tensors")

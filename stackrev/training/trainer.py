@@ -196,7 +196,7 @@ class Trainer:
                 generator.set_state(tensors[f"generator.{name}"])
             self.progress = Progress(**copy.deepcopy(description["progress"]))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+            reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise TrainingError(
                 f"the training state does not fit the configuration: {reason}",
                 hint="resume with the configuration the run was started with",

@@ -238,11 +238,15 @@ class TestFolder:
             {"config": {"model": {"kind": "nonsense"}}},
             {"exact": {"0": 1}},
             {"exact": [1]},
+            {"exact": {"0010": 1}},
+            {"exact": {"\u0661\u0660": 1}},
+            {"exact": {"9" * 5000: 1}},
+            {"unseen": {"lengths": "x", "samples": 1}},
             {"runs_of_each": "x"},
             {"unknown": 1},
             {"name": 5},
         ],
-        ids=str,
+        ids=lambda change: str(change)[:50],
     )
     def test_a_setting_that_is_none_is_named(self, stackrev, tiny, tmp_path, change):
         (tmp_path / "setting.json").write_text(json.dumps({**tiny.to_dict(), **change}))

@@ -44,8 +44,9 @@ def test_unseen_strings_are_neither_held_out_nor_those_of_another_seed(monkeypat
 def test_what_can_be_asked_of_unseen_strings():
     parse, check = UNSEEN.parse, UNSEEN.check
     assert parse("65-128") == {"lengths": "65-128", "samples": 1000}
+    assert parse(" 065 - 128 : 7") == {"lengths": "65-128", "samples": 7}
     assert parse("64:5") == {"lengths": "64", "samples": 5} == check({"lengths": "64", "samples": 5})
-    for text in ("", "x", "9:", "9:0", "9:-1", "9-5:1", "9:x", "65-128:100000000"):
+    for text in ("", "x", "9:", "9:0", "9:-1", "9-5:1", "9:x", "65-128:100000000", "9" * 5000):
         with pytest.raises(ConfigError):
             parse(text)
     for raw in (None, 5, {}, {"lengths": "9"}, {"lengths": 9, "samples": 1}, {"lengths": "9", "samples": True}):
@@ -53,11 +54,26 @@ def test_what_can_be_asked_of_unseen_strings():
             check(raw)
 
 
-@pytest.mark.parametrize("asked", [{"unseen": {"lengths": "65", "samples": 5}}, {"exact": {"10": 1, "9": 1}}])
-def test_lengths_that_the_task_does_not_have_are_refused_before_the_training(asked):
+@pytest.mark.parametrize(
+    ("task", "lengths", "hint"),
+    [
+        ("bigram-flip", "65", "a length must be a multiple of 2"),
+        ("svo-sov", "2", "the shortest has 3 words"),
+        ("gender", "2000001", "at most 2,000,000 words"),
+        ("reversal", "0", "the shortest has 1 character"),
+    ],
+)
+def test_lengths_that_a_task_does_not_have_are_refused_before_the_training(task, lengths, hint):
+    config = presets.configure("queue-lstm", {"task": task})
+    for asked in ({"unseen": {"lengths": lengths, "samples": 5}}, {"exact": {"10": 1, lengths: 1}}):
+        if asked.get("exact") and lengths == "0":
+            continue
+        with pytest.raises(ConfigError, match=f"{task} has no string of {lengths}") as caught:
+            ExperimentSetting("x", config, asked)
+        assert caught.value.hint == hint
+
+
+def test_lengths_that_a_task_has_are_not_refused():
     config = presets.configure("queue-lstm", {"task": "bigram-flip"})
-    with pytest.raises(ConfigError, match="bigram-flip has no string of") as caught:
-        ExperimentSetting("x", config, asked)
-    assert "multiple of 2" in caught.value.hint
-    for fine in ({"unseen": {"lengths": "65-66", "samples": 5}}, {"exact": {"10": 1}}, {}):
+    for fine in ({"unseen": {"lengths": "65-66", "samples": 5}}, {"exact": {"10": 1}}, {"exact": None}, {}):
         assert ExperimentSetting("x", config, fine).asked == fine

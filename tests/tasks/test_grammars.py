@@ -13,8 +13,9 @@ import torch
 from stackrev.config import LengthRange
 from stackrev.errors import DataError
 from stackrev.tasks import TASKS
+from stackrev.tasks.base import LONGEST_SENTENCE
 from stackrev.tasks.gender import Gender
-from stackrev.tasks.grammar import LONGEST, Grammar
+from stackrev.tasks.grammar import Grammar
 from stackrev.tasks.svo_sov import SvoSov
 
 GRAMMARS = [TASKS["svo-sov"], TASKS["gender"]]
@@ -140,7 +141,7 @@ def test_a_length_without_sentences_is_refused(task: SvoSov | Gender) -> None:
     with pytest.raises(DataError, match="no sentence of the grammar has 1-2 words"):
         task.draw(LengthRange(minimum=1, maximum=2), 1, seeded(0))
     with pytest.raises(DataError, match="too long"):
-        task.draw(LengthRange(minimum=1, maximum=LONGEST + 1), 1, seeded(0))
+        task.draw(LengthRange(minimum=1, maximum=LONGEST_SENTENCE + 1), 1, seeded(0))
     assert task.draw(TRAINING, 0, seeded(0)) == []
 
 

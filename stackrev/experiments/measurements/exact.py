@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,11 @@ def parse_exact(text: str, samples: int = 20) -> dict[str, int]:
 
 def _check_exact(raw: Any) -> dict[str, int]:
     good = isinstance(raw, dict) and all(
-        isinstance(length, str) and length.isdecimal() and type(count) is int and count >= 1
+        isinstance(length, str) and re.fullmatch(r"[1-9][0-9]{0,9}", length) and type(count) is int and count >= 1
         for length, count in raw.items()
     )
     if not good:
-        raise ConfigError("the lengths to try are no object of numbers of strings")
+        raise ConfigError("the lengths to try are no object of numbers of strings", hint='as in {"10000": 20}')
     if any(not 1 <= int(length) <= 10**9 or int(length) * count > 2**31 for length, count in raw.items()):
         raise ConfigError("the strings to try are too long or too many", hint="ask for fewer, or for shorter ones")
     return dict(raw)

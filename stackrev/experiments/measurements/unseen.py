@@ -1,7 +1,8 @@
 """How many random strings a run answers exactly that have decided nothing in it.
 
 The held-out strings are not drawn for training, but they decide when a run is solved and which weights it ends with.
-These strings decide nothing: they say what to expect of any others.
+These strings decide nothing: they say what to expect of any others. They are meant to be longer than those of training,
+and so long that no two draws give the same string; short ones may have been learned or held out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ SEED = 3_735_928_559
 """What the strings are drawn with, and hardly any held-out set; torch's generator has seeds of 32 bits."""
 _SAMPLES = 1000
 _MOST_SYMBOLS = 2**30
+_LONGEST_RANGE = 50
+"""How many characters of a range are read: what is longer is none."""
 
 
 def _parse_unseen(text: str) -> dict[str, Any]:
@@ -41,9 +44,10 @@ def _check_unseen(raw: Any) -> dict[str, Any]:
     good = isinstance(raw, dict) and raw.keys() == {"lengths", "samples"} and isinstance(raw["lengths"], str)
     if not good or type(raw["samples"]) is not int or raw["samples"] < 1:
         raise ConfigError("the unseen strings are no object of `lengths` and `samples`", hint="write 65-128:1000")
-    if LengthRange.parse(raw["lengths"]).maximum * raw["samples"] > _MOST_SYMBOLS:
+    lengths = LengthRange.parse(raw["lengths"][:_LONGEST_RANGE])
+    if lengths.maximum * raw["samples"] > _MOST_SYMBOLS:
         raise ConfigError("the unseen strings are too long or too many", hint="ask for fewer, or for shorter ones")
-    return dict(raw)
+    return {"lengths": str(lengths), "samples": raw["samples"]}
 
 
 def _unseen(model: Reverser[Any], task: Task, asked: Mapping[str, Any], on_progress: OnProgress) -> dict[str, Any]:
@@ -62,7 +66,7 @@ def _unseen(model: Reverser[Any], task: Task, asked: Mapping[str, Any], on_progr
 def _symbols(asked: Mapping[str, Any]) -> int:
     """About how many there are: lengths differ."""
     lengths = LengthRange.parse(asked["lengths"])
-    return int((lengths.minimum + lengths.maximum + 2) * asked["samples"])
+    return (lengths.minimum + lengths.maximum + 2) * int(asked["samples"])
 
 
 def _valid_unseen(found: Any) -> bool:
