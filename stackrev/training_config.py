@@ -63,7 +63,8 @@ class TrainingConfig(Settings):
     and so do warm-up and schedule, which then span the batches that are left.
 
     With `curriculum_start`, strings are at most that long at first, and one symbol longer after every batch whose loss
-    is below `curriculum_loss`. With `least_share`, none is shorter than that share of the longest allowed by then.
+    is below `curriculum_loss`. With `least_share`, none is shorter than that share of the longest allowed by then,
+    until the run is solved.
     """
 
     seed: int = setting(0, "Decides initial weights, batches and noise.", low=0, high=2**63 - 1)
@@ -76,7 +77,9 @@ class TrainingConfig(Settings):
     curriculum_loss: float = setting(
         1.0, "Allow one symbol more after each batch with a loss below this.", above=0, high=100
     )
-    least_share: float = setting(0.0, "Leave out strings shorter than this share of the longest.", low=0, high=1)
+    least_share: float = setting(
+        0.0, "Until solved, leave out strings shorter than this share of the longest.", low=0, high=1
+    )
     restart_batches: int | None = setting(
         None,
         "Start over with new weights after so many batches if no check found half of both sets right; none for never.",

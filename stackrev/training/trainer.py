@@ -353,7 +353,8 @@ class Trainer:
         if longest is not None:
             longest = max(longest - longest % self.task.length_step, self.task.shortest)
             lengths = LengthRange(minimum=min(lengths.minimum, longest), maximum=min(lengths.maximum, longest))
-        least = math.ceil(training.least_share * lengths.maximum - 1e-9)  # 0.07 of 100 is 7.000000000000001
+        share = training.least_share if self.progress.solved_batch is None else 0.0
+        least = math.ceil(share * lengths.maximum - 1e-9)  # 0.07 of 100 is 7.000000000000001
         least -= least % self.task.length_step
         lengths = LengthRange(minimum=max(lengths.minimum, least), maximum=lengths.maximum)
         return sample_batch(

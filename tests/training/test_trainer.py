@@ -298,6 +298,15 @@ def test_short_strings_can_be_left_out(start: int | None, least: int, monkeypatc
     assert {int(each.steps[-1]) - 1 for each in batches} == {least}
 
 
+def test_no_string_is_left_out_once_the_run_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = record_batches(monkeypatch)
+    trainer = Trainer(tiny(curriculum_start=None, least_share=1.0, batch_size=60, batches=4))
+    trainer.run(lambda event: setattr(trainer.progress, "solved_batch", 2) if event.batch == 2 else None)
+    drawn = [{int(each) - 1 for each in batch.steps} for batch in batches]
+    assert [len(each) for each in drawn[:2]] == [1, 1]
+    assert min(map(len, drawn[2:4])) > 1
+
+
 def test_lengths_that_a_task_does_not_have_are_not_all_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     batches = record_batches(monkeypatch)
     config = tiny(least_share=1.0, mixed_lengths=False).for_task("bigram-flip")
