@@ -97,7 +97,7 @@ KeepWeightsOption = Annotated[
         "stackrev experiment run runs/small --set hidden_size=32 --set stack_width=32",
         "stackrev experiment run runs/published --setting published --seeds 0-5",
         "stackrev experiment run runs/default --runs-of-each 10000 --proof",
-        "stackrev experiment run runs/flip -m queue-lstm --set task=bigram-flip --unseen 65-128:1000",
+        "stackrev experiment run runs/unseen --unseen 65-128:1000",
         "stackrev experiment run runs/default --storage postgresql://me@host/studies",
     )
 )
