@@ -34,10 +34,14 @@ class TrainingConfig(Settings):
       A run of a task that no proof is about goes on as with "plain".
     - A run that was solved, and is wrong in the end, is given the weights with which everything was last found right.
 
-    Two things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
-    that they have to differ by more. And `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:
+    Three things make a solved run exact on much longer strings. The loss divides the logits by `settle_temperature`, so
+    that they have to differ by more. `recurrent_l1` is an L1 penalty on the recurrent weights beside the optimizer:
     after each of its steps the absolute weights fall by so much, to 0 at the least (and by less where the learning
-    rate has fallen).
+    rate has fallen). And `cell_l2`, for models with a stack, a queue or a deque, is the weight of a penalty on cells:
+    `cell_l2` times the mean square of the encoder's cells after its last step is added to the loss, and the same of the
+    decoder's. A cell that adds something up at every step grows with the string, and misleads where a string is longer
+    than those of training; with the penalty it comes to forget. (Merity et al. 2017 penalise an LSTM's outputs instead,
+    at all steps.)
 
     Where the last few strings take long to be right, dividing the logits helps before the run is solved too: with
     `sharpen_from` below 1 it begins at the first check with at least that coarse accuracy on both sets.
@@ -97,6 +101,12 @@ class TrainingConfig(Settings):
     )
     recurrent_l1: float = setting(
         0.001, "By how much recurrent weights shrink after each batch, once solved.", low=0, high=100
+    )
+    cell_l2: float = setting(
+        0.0,
+        "Penalty on large cells at a string's end, with a stack, queue or deque, once solved.",
+        low=0,
+        high=100,
     )
     stretch_batches: int | None = setting(
         None,

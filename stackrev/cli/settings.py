@@ -30,7 +30,7 @@ _HEADINGS = {"training": "Training", "model": MODEL, "data": "Data"}
 _SETTLING = (
     *("settle", "settle_batches", "settle_temperature", "settle_growth", "settle_rate"),
     *("settle_noise", "stretch_batches"),
-    *("sharpen_from", "recurrent_l1"),
+    *("sharpen_from", "recurrent_l1", "cell_l2"),
 )
 
 Kind = Annotated[

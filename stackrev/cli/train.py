@@ -174,7 +174,7 @@ def _advice(config: Config, folder: Path) -> str:
 _INNOCENT = (
     *("batches", "check_every", "settle", "settle_batches", "settle_temperature", "settle_growth", "settle_rate"),
     *("settle_noise", "stretch_batches"),
-    *("sharpen_from", "recurrent_l1"),
+    *("sharpen_from", "recurrent_l1", "cell_l2"),
     *("device", "held_out_seed", "held_out_samples", "lengths", "test_lengths"),
     *("task", "data", "validation", "test", "tokens"),
 )

@@ -49,6 +49,11 @@ class ModelConfig(Settings):
         """Whether its LSTMs' own gates are stretched, or will be in training; proofs and pages are about others."""
         return False
 
+    @property
+    def penalises_cells(self) -> bool:
+        """Whether training can add a penalty on its cells to the loss; see `Reverser.hidden_and_cells`."""
+        return False
+
     def shapes(self) -> Shapes:
         """The shape of every tensor of the model's `state_dict`, without making it."""
         raise NotImplementedError

@@ -45,6 +45,11 @@ class Config:
                 f"vocabulary_size is {self.model.vocabulary_size:,}",
                 hint=f"the task {self.data.task} has {size:,} symbols and markers",
             )
+        if self.training.cell_l2 and not self.model.penalises_cells:
+            raise ConfigError(
+                f"cell_l2 is {self.training.cell_l2:g}, and there is no such penalty for the model {self.model.kind}",
+                hint="give --cell-l2 0 (cell_l2=0), or choose a model with a stack, a queue or a deque",
+            )
 
     @classmethod
     def fitted(cls, *, data: DataConfig, model: ModelConfig, training: TrainingConfig) -> Config:

@@ -125,6 +125,11 @@ class MemoryLSTMConfig(ModelConfig):
         return self.cell_stretch > 0
 
     @property
+    @override
+    def penalises_cells(self) -> bool:
+        return True
+
+    @property
     def encoder_biases(self) -> tuple[float, ...]:
         """The initial biases of the encoder's gates, 2E of them: push and pop of each end."""
         return self.push_bias, self.pop_bias

@@ -68,6 +68,15 @@ class Reverser(nn.Module, Generic[State]):
             state = self.select(state, batch.order)
         return self.decode(batch.fed, batch.target_steps, state, generator=generator)
 
+    def hidden_and_cells(
+        self, batch: Batch, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """`hidden`, and the cells [layers, B, H] of the encoder and of the decoder after each string's last step.
+
+        Models have it whose configuration says `penalises_cells`.
+        """
+        raise NotImplementedError
+
     def encode(self, source: Tensor, steps: Tensor, *, generator: torch.Generator | None = None) -> State:
         """The state after the encoder has read a batch.
 

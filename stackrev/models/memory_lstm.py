@@ -103,6 +103,25 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
         return self.run(self.decoder, fed, steps, state, generator).hidden
 
     @override
+    def hidden(self, batch: Batch, *, generator: torch.Generator | None = None) -> Tensor:
+        return self._run_both(batch, generator)[1].hidden
+
+    @override
+    def hidden_and_cells(
+        self, batch: Batch, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        encoded, decoded = self._run_both(batch, generator)
+        return decoded.hidden, (encoded.state.cell, decoded.state.cell)
+
+    def _run_both(
+        self, batch: Batch, generator: torch.Generator | None = None
+    ) -> tuple[MemoryLSTMOutput[S], MemoryLSTMOutput[S]]:
+        """Run the encoder, and from there the decoder under teacher forcing."""
+        encoded = self.run(self.encoder, batch.source, batch.steps, self.initial_state(len(batch.steps)), generator)
+        state = encoded.state if batch.order is None else self.select(encoded.state, batch.order)
+        return encoded, self.run(self.decoder, batch.fed, batch.target_steps, state, generator)
+
+    @override
     def select(self, state: MemoryLSTMState[S], rows: Tensor) -> MemoryLSTMState[S]:
         values, bottoms, tops, *ends = state.memory
         chosen = values[:, rows], bottoms[:, rows], tops[:, rows], *(each[rows] for each in ends)
@@ -169,9 +188,7 @@ class MemoryLSTMReverser(Reverser[MemoryLSTMState[S]], Generic[S]):
 
     def gates(self, batch: Batch) -> Gates:
         """The gates' pre-activations under teacher forcing; see `HasMargins`."""
-        encoded = self.run(self.encoder, batch.source, batch.steps, self.initial_state(len(batch.steps)))
-        state = encoded.state if batch.order is None else self.select(encoded.state, batch.order)
-        decoded = self.run(self.decoder, batch.fed, batch.target_steps, state)
+        encoded, decoded = self._run_both(batch)
         count = 2 * self.config.ends
         encoder, decoder = (
             out.hidden @ controls.weight[:, :count] + controls.bias[:count]

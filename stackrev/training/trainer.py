@@ -32,6 +32,7 @@ from stackrev.training.certified import Closing, Settling, close
 from stackrev.training.events import BatchEvent, CheckEvent, OnEvent
 from stackrev.training.noise import noise_on_symbols
 from stackrev.training.optimizers import Optimizer, grow, soft_threshold
+from stackrev.training.penalties import hidden_and_penalty
 from stackrev.training.schedules import last_start, learning_rate, sharpening
 from stackrev.training.state import is_right, named
 
@@ -295,17 +296,19 @@ class Trainer:
         self.progress.longest = self.config.training.curriculum_start
 
     def _backward(self, batch: Batch, *, settling: bool) -> tuple[Tensor, Closing | None]:
-        """The gradient of a batch's loss; that loss without a temperature, and the bounds if they are part of it.
+        """The gradient of a batch's loss; that loss without temperature and penalty; the bounds if they join it.
 
         The bounds are those of the weights as they are, with noise on symbols if there is any.
         """
+        training = self.config.training
+        temperature = training.settle_temperature if settling or self._sharpening else 1.0
+        cell_l2 = training.cell_l2 if settling else 0.0
+        hidden, penalty = hidden_and_penalty(self.model, batch, cell_l2, self._generators["noise"])
         loss, loss_at_one = read_out_loss(
-            self.model.hidden(batch, generator=self._generators["noise"]),
-            batch.target,
-            batch.target_steps,
-            self.model.read_out_weights,
-            temperature=self.config.training.settle_temperature if settling or self._sharpening else 1.0,
+            hidden, batch.target, batch.target_steps, self.model.read_out_weights, temperature=temperature
         )
+        if penalty is not None:
+            loss = loss + penalty
         closing = None
         if settling and self._settling is not None:
             bound, closing = self._settling.loss()
