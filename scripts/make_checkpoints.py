@@ -21,12 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "stack-lstm": "stackrev train --model stack-lstm --seed 0 --threads 1",
     "queue-lstm-copy": "stackrev train --model queue-lstm --task copy --seed 0 --threads 1",
-    "queue-lstm-bigram-flip": (
-        "stackrev train --model queue-lstm --task bigram-flip --settle-batches 1000 --seed 1 --threads 1"
-    ),
-    "deque-lstm-bigram-flip": (
-        "stackrev train --model deque-lstm --task bigram-flip --settle-batches 1000 --seed 0 --threads 1"
-    ),
+    "queue-lstm-bigram-flip": "stackrev train --model queue-lstm --task bigram-flip --seed 14 --threads 1",
+    "deque-lstm-bigram-flip": "stackrev train --model deque-lstm --task bigram-flip --seed 5 --threads 1",
     "queue-lstm-gender": "stackrev train --model queue-lstm --task gender --seed 3 --threads 1",
     "queue-lstm-svo-sov": "stackrev train --model queue-lstm --task svo-sov --seed 8 --threads 1",
     "lstm": "stackrev train --model lstm --seed 0 --threads 1",

@@ -46,6 +46,14 @@ whose gates are 0 and 1 even with somewhat smaller weights. Some runs of a deque
 and start over.
 """
 
+SETTLING = {"settle_batches": 1000, "settle_rate": 0.02, "cell_l2": 0.003}
+"""Settings by which a queue or a deque settles on gender and on bigrams, where what is written depends on what is near.
+
+When all held-out strings are right, a few of many others are still wrong, and to get these right takes many batches at
+a falling rate. On these two tasks an LSTM has to remember only a few symbols. The penalty makes it forget the rest, so
+that its cells do not grow with the length of the string.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryLSTMConfig(ModelConfig):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from stackrev.config import setting
 from stackrev.kinds.base import Kind
-from stackrev.kinds.memory_lstm import REMEMBERING, MemoryLSTMConfig, open_stream
+from stackrev.kinds.memory_lstm import REMEMBERING, SETTLING, MemoryLSTMConfig, open_stream
 from stackrev.training_config import TrainingConfig
 
 
@@ -33,6 +33,6 @@ QUEUE_LSTM = Kind(
     colour=3,
     summary="An LSTM with a differentiable neural queue (Grefenstette et al. 2015, arXiv 1506.02516).",
     task="copy",
-    tasks={"svo-sov": REMEMBERING},
+    tasks={"svo-sov": REMEMBERING, "gender": SETTLING, "bigram-flip": SETTLING},
     open_stream=open_stream,
 )

@@ -131,3 +131,14 @@ def test_models_without_a_memory_have_none(kind: str) -> None:
         with pytest.raises(ConfigError, match=re.escape(message)) as caught:
             Config(data=DATA, model=plain.model, training=training)
         assert caught.value.hint
+
+
+def test_queue_and_deque_have_it_by_default_where_words_near_by_decide() -> None:
+    for kind in ("queue-lstm", "deque-lstm"):
+        for task in ("gender", "bigram-flip"):
+            training = Config.default(kind, task).training
+            batches = 2500 if (kind, task) == ("deque-lstm", "gender") else 1000
+            assert (training.settle_batches, training.settle_rate, training.cell_l2) == (batches, 0.02, 0.003)
+        for task in ("copy", "svo-sov"):
+            assert Config.default(kind, task).training.cell_l2 == 0.0
+    assert Config.default("stack-lstm").training.cell_l2 == 0.0
