@@ -14,11 +14,6 @@ Settle = Literal["none", "plain", "certified"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig(Settings):
     """How a model is trained.
@@ -147,5 +142,13 @@ class TrainingConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.momentum == 0.0 or self.optimizer in ("sgd", "rmsprop"), "momentum goes with sgd or rmsprop")
-        _require(self.warmup_batches <= self.batches, "warmup_batches must be between 0 and batches")
+        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
+            raise ConfigError(
+                "momentum goes with sgd or rmsprop",
+                hint="give --momentum 0 (momentum=0), or choose one of them by --optimizer",
+            )
+        if self.warmup_batches > self.batches:
+            raise ConfigError(
+                f"warmup_batches is {self.warmup_batches:,}, more than the {self.batches:,} of batches",
+                hint=f"give --warmup-batches {self.batches} (warmup_batches={self.batches}) or fewer, or more batches",
+            )

@@ -218,6 +218,14 @@ def test_a_search_tries_what_a_setting_takes(cls: Any) -> None:
             each.check(value)
 
 
+@pytest.mark.parametrize("most", [1, 99])
+def test_a_warm_up_that_is_longer_than_the_run(most: int) -> None:
+    with pytest.raises(ConfigError, match=f"warmup_batches is 100, more than the {most} of batches") as caught:
+        TrainingConfig(batches=most, warmup_batches=100)
+    assert caught.value.hint == f"give --warmup-batches {most} (warmup_batches={most}) or fewer, or more batches"
+    assert TrainingConfig(batches=100, warmup_batches=100).warmup_batches == 100
+
+
 @pytest.mark.parametrize(
     ("text", "minimum", "maximum"), [("65-128", 65, 128), ("64", 64, 64), (" 0-0 ", 0, 0), ("8 - 64", 8, 64)]
 )
